@@ -35,7 +35,7 @@ kinds! {
     /// One event of a run.
     pub enum RunEvent {
         /// A trigger asked for the run; always the first.
-        Requested(Requested) = "requested",
+        Requested(Box<Requested>) = "requested",
         /// A runner took it; opens an epoch.
         Started(Started) = "started",
         /// A runner went on with it; opens an epoch.

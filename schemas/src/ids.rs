@@ -174,12 +174,14 @@ impl EventId {
     }
 
     /// An id that derives from `self`: the same input gives the same id, so a repeat is recognised.
+    #[must_use]
     pub fn derive(&self, what: &str) -> Self {
         let namespace = Uuid::new_v5(&RUN_NAMESPACE, self.0.as_bytes());
         Self(Uuid::new_v5(&namespace, what.as_bytes()).to_string())
     }
 
     /// The id of the `n`th event inside a decision with this id.
+    #[must_use]
     pub fn nth(&self, n: usize) -> Self {
         Self(format!("{}/{n}", self.0))
     }
