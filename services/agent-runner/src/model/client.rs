@@ -1,0 +1,103 @@
+//! The HTTP side of a model call.
+
+use std::time::Duration;
+
+use eventsource_stream::Eventsource as _;
+use futures::StreamExt as _;
+use schemas::event::ModelErrorClass;
+
+use super::{Api, ModelAnswer, ModelError, ModelRequest, Reader, anthropic, openai};
+
+/// A stream that says nothing for so long is taken for stalled. Providers send pings every few seconds; thinking models
+/// pause for up to a minute.
+const STALL: Duration = Duration::from_secs(120);
+
+/// Bytes of one answer; a model's largest output is well below a megabyte of text.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Calls models through budget-proxy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ModelClient {
+    http: reqwest::Client,
+    base_url: String,
+}
+
+impl ModelClient {
+    /// A client of the proxy at `base_url`.
+    pub fn new(base_url: impl Into<String>) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
+        Ok(Self { http, base_url: base_url.into().trim_end_matches('/').to_owned() })
+    }
+
+    /// Makes one call and reads its answer to the end. Dropping the future hangs up.
+    pub async fn call(
+        &self,
+        api: Api,
+        request: &ModelRequest<'_>,
+        bearer: &str,
+        idempotency_key: &str,
+    ) -> Result<ModelAnswer, ModelError> {
+        let (path, body, reader): (_, _, Box<dyn Reader>) = match api {
+            Api::Anthropic => (anthropic::PATH, anthropic::body(request), Box::new(anthropic::Stream::default())),
+            Api::OpenAi => (openai::PATH, openai::body(request), Box::new(openai::Stream::default())),
+        };
+        let response = self
+            .http
+            .post(format!("{}{path}", self.base_url))
+            .bearer_auth(bearer)
+            .header("anthropic-version", "2023-06-01")
+            .header("idempotency-key", idempotency_key)
+            .json(&body)
+            .send()
+            .await
+            .map_err(|error| ModelError::new(ModelErrorClass::Unavailable, format!("budget-proxy did not answer: {error}")))?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        read(response, reader).await
+    }
+}
+
+async fn read(response: reqwest::Response, mut reader: Box<dyn Reader>) -> Result<ModelAnswer, ModelError> {
+    let mut bytes = 0;
+    let mut frames = response.bytes_stream().eventsource();
+    loop {
+        let frame = match tokio::time::timeout(STALL, frames.next()).await {
+            Err(_) => return Err(ModelError::interrupted(format!("nothing came for {} s", STALL.as_secs()))),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(ModelError::interrupted(error)),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        bytes += frame.data.len();
+        if bytes > MAX_ANSWER_BYTES {
+            return Err(ModelError::malformed(format!("more than {MAX_ANSWER_BYTES} bytes")));
+        }
+        if reader.event(&frame.event, &frame.data)? {
+            break;
+        }
+    }
+    reader.finish()
+}
+
+async fn refusal(response: reqwest::Response) -> ModelError {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.trim().parse::<f64>().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let text = response.text().await.unwrap_or_default();
+    let said = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let error = said.as_ref().map(|value| &value["error"]);
+    let kind = error.and_then(|error| error["type"].as_str()).unwrap_or_default();
+    let message = error.and_then(|error| error["message"].as_str()).unwrap_or(&text);
+    let class = match status {
+        _ if kind == "budget_exceeded" => ModelErrorClass::Budget,
+        429 => ModelErrorClass::RateLimited,
+        408 | 425 | 409 | 500..=599 => ModelErrorClass::Unavailable,
+        _ => ModelErrorClass::Refused,
+    };
+    let said = ModelError::new(class, format!("HTTP {status}: {message}"));
+    ModelError { status: Some(status), retry_after, ..said }
+}
