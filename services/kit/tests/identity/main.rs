@@ -1,0 +1,3 @@
+//! Identity, permissions and tokens, against a real nats-server.
+
+mod server;
