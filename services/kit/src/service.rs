@@ -70,7 +70,7 @@ pub struct Ended {
     pub reason: String,
 }
 
-/// What a task may return: nothing, or a result.
+/// What a task may return: nothing, a result, or, because it never does, [`Infallible`](std::convert::Infallible).
 pub trait TaskEnd {
     /// Why it ended; `None` when it ended well.
     fn failure(self) -> Option<String>;
@@ -79,6 +79,12 @@ pub trait TaskEnd {
 impl TaskEnd for () {
     fn failure(self) -> Option<String> {
         None
+    }
+}
+
+impl TaskEnd for std::convert::Infallible {
+    fn failure(self) -> Option<String> {
+        match self {}
     }
 }
 
@@ -243,12 +249,14 @@ where
 {
     let mut service = std::pin::pin!(service.instrument(context.span.clone()).fuse());
     let early = tokio::select! {
-        result = &mut service => Some(result),
+        // Signals first: from the service's first step on they no longer end the process by themselves.
+        biased;
         signal = until_signal() => {
             tracing::info!(%signal, "shutting down");
             None
         }
         () = context.shutdown.cancelled() => None,
+        result = &mut service => Some(result),
     };
     context.begin_shutdown();
     let rest = async {

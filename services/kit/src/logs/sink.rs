@@ -171,6 +171,8 @@ impl Thread {
                 _ = &mut stopping => break,
             }
         }
+        // What was lost since the last batch has not been said yet.
+        self.write(&[]);
     }
 
     fn write(&mut self, batch: &[LogLine]) {
