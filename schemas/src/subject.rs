@@ -201,6 +201,11 @@ pub mod filter {
         format!("swarm.run.*.say.{channel}")
     }
 
+    /// Every operation of a service.
+    pub fn asks(service: &str) -> String {
+        format!("swarm.ask.{service}.*")
+    }
+
     /// Every effect for a system.
     pub fn effect(system: &Token) -> String {
         format!("swarm.run.*.effect.{system}")

@@ -4,14 +4,12 @@
 //! panic, as a test would.
 #![expect(
     clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test's fixture fails by panicking, with the cause in the message, and is its own rim"
+    reason = "a test's fixture fails by panicking, with the cause in the message"
 )]
 
 use std::path::{Path, PathBuf};
 
 use async_nats::ConnectOptions;
-use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::identity::{self, Identity, JetStreamLimits, Service, Spec};
@@ -36,7 +34,7 @@ impl TestBus {
         let spec = Spec {
             project: PROJECT,
             limits: JetStreamLimits::default(),
-            now: Timestamp::now(),
+            now: crate::clock::now(),
         };
         let identity = identity::init(&folder.path().join("identity"), &spec).expect("an identity");
         let server = NatsServer::start(Settings {

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use schemas::subject::filter;
+
 use super::service::Service;
 
 /// How long after a request a reply may be published by who got it: ten times what any ask may take.
@@ -99,9 +101,7 @@ fn agent_runner(grant: &mut Grant) {
         // Public facts: `task_done`, `code_committed`, ...
         .publish("swarm.events.>")
         // Deadlines and expiries that it asserts from `waiting` events.
-        .publish("swarm.schedule.due.>")
-        // Decisions of the tool gate.
-        .publish("swarm.audit.>")
+        .publish("swarm.schedule.at.*")
         // What it could not handle.
         .publish("swarm.dead.>")
         // The bearer of a run, which only it may have minted.
@@ -136,8 +136,6 @@ fn budget_proxy(grant: &mut Grant) {
         .publish("swarm.ledger.>")
         // Counters for display.
         .publish("swarm.usage.>")
-        // Refusals and alerts.
-        .publish("swarm.audit.>")
         .publish("swarm.dead.>")
         // Whose signature a bearer carries.
         .publish("swarm.ask.issuer.keys")
@@ -164,8 +162,6 @@ fn chat_bridge(grant: &mut Grant) {
         .publish("swarm.signal.*.approval_decided")
         .publish("swarm.signal.*.cancel")
         .publish("swarm.signal.*.retry")
-        // Refusals at the allow-list.
-        .publish("swarm.audit.>")
         .publish("swarm.dead.>")
         .serves("chat-bridge")
         // What to say, and run ends for the audit room.
@@ -181,9 +177,7 @@ fn chat_bridge(grant: &mut Grant) {
 fn issuer(grant: &mut Grant) {
     grant
         // Mint and publish keys.
-        .serves("issuer")
-        // What it minted and refused.
-        .publish("swarm.audit.>");
+        .serves("issuer");
 }
 
 fn run_correlator(grant: &mut Grant) {
@@ -194,7 +188,6 @@ fn run_correlator(grant: &mut Grant) {
         .publish("$JS.API.STREAM.PURGE.SWARM")
         // Blobs that nothing names are swept.
         .publish("$JS.API.STREAM.PURGE.OBJ_blobs")
-        .publish("swarm.audit.>")
         .publish("swarm.dead.>")
         .serves("run-correlator")
         // The whole story.
@@ -221,10 +214,10 @@ fn nightcrew(grant: &mut Grant) {
         .publish("swarm.dead.>")
         // Questions to services; never `issuer.mint`.
         .publish("swarm.ask.issuer.keys")
-        .publish("swarm.ask.agent-runner.>")
-        .publish("swarm.ask.budget-proxy.>")
-        .publish("swarm.ask.chat-bridge.>")
-        .publish("swarm.ask.run-correlator.>")
+        .publish("swarm.ask.agent-runner.*")
+        .publish("swarm.ask.budget-proxy.*")
+        .publish("swarm.ask.chat-bridge.*")
+        .publish("swarm.ask.run-correlator.*")
         .serves("nightcrew")
         // Watch what happens, live.
         .subscribe("swarm.run.>")
@@ -278,14 +271,15 @@ struct Grant {
 }
 
 impl Grant {
-    /// What everybody has: replies of its own, and the limits of its account.
+    /// What everybody has: replies of its own, the limits of its account, and to say what it decided.
     fn of(service: Service) -> Self {
         let mut grant = Self {
             permissions: Permissions::default(),
         };
         grant
             .subscribe(&format!("{}.>", service.inbox_prefix()))
-            .publish("$JS.API.INFO");
+            .publish("$JS.API.INFO")
+            .publish(&format!("swarm.audit.{service}"));
         grant
     }
 
@@ -305,7 +299,7 @@ impl Grant {
             max_messages: RESPONSES_PER_REQUEST,
             within: RESPONSE_WINDOW,
         });
-        self.subscribe(&format!("swarm.ask.{name}.>"))
+        self.subscribe(&filter::asks(name))
     }
 
     /// Reads a stream by consumers and by direct get, and acks what its own consumers delivered.

@@ -1,3 +1,4 @@
 //! Identity, permissions and tokens, against a real nats-server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod server;
