@@ -1,0 +1,365 @@
+//! Publishing with an ack, and what the ack can say.
+
+use std::time::Duration;
+
+use async_nats::header::HeaderMap;
+use async_nats::{Request, RequestErrorKind};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{Bus, REQUEST_WITHIN};
+use crate::class::{Classified, ErrorClass};
+use crate::message::{EncodeError, Outgoing};
+
+/// How often a publish is sent whose ack did not come. The message id makes a repeat harmless.
+const ATTEMPTS: u32 = 3;
+
+/// Time for the server's word on a refused subject, which travels beside the ack, to arrive.
+const REFUSAL_WITHIN: Duration = Duration::from_millis(100);
+
+/// The server's answer to a publish that it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ack {
+    /// Where it is in the stream.
+    pub(crate) sequence: u64,
+    /// Whether it was there before.
+    pub(crate) duplicate: bool,
+}
+
+/// The server did not take a publish, or did not say whether it did.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// JetStream refused it.
+    #[error("{description} (JetStream error {code})")]
+    Api {
+        /// JetStream's `err_code`.
+        code: u64,
+        /// Its words.
+        description: String,
+    },
+    /// The server refuses the subject to this user.
+    #[error("the bus refuses the subject {subject} to {service}")]
+    Forbidden { subject: String, service: String },
+    /// No stream listens there now.
+    #[error("no stream takes {subject}")]
+    NoStream { subject: String },
+    /// It is larger than a message may be; nothing was sent.
+    #[error("{bytes} bytes are more than the {limit} that a message may have")]
+    TooLarge { bytes: usize, limit: usize },
+    /// The bus was not there; nothing was sent.
+    #[error("the bus can not be reached")]
+    Disconnected,
+    /// It was sent and no answer came: it may be in the stream or not.
+    #[error("the bus did not answer within {REQUEST_WITHIN:?}")]
+    Silent,
+    /// The answer is not an ack.
+    #[error("the bus gave an answer that is no ack: {0}")]
+    Garbled(String),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// A message that is not of a run's journal could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A run's journal is written with `Journal` only.
+    #[error("{subject} belongs to a run's journal, which only `Journal` writes")]
+    Journal {
+        /// The subject.
+        subject: String,
+    },
+    /// It has no wire form.
+    #[error("a message for {subject} can not be encoded")]
+    Encode {
+        /// The subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: EncodeError,
+    },
+    /// It is larger than a message may be.
+    #[error("a message for {subject} has {bytes} bytes, {limit} are allowed")]
+    TooLarge {
+        /// The subject.
+        subject: String,
+        /// Its size.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The stream has no room.
+    #[error("the stream of {subject} is full")]
+    StreamFull {
+        /// The subject.
+        subject: String,
+    },
+    /// This service may not publish there.
+    #[error("the bus refuses the subject {subject} to this service")]
+    Forbidden {
+        /// The subject.
+        subject: String,
+    },
+    /// The bus did not take it now; repeat it with the same id.
+    #[error("publishing on {subject}")]
+    Unavailable {
+        /// The subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Classified for PublishError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::StreamFull { .. } | Self::Unavailable { .. } => ErrorClass::Transient,
+            _ => ErrorClass::Broken,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Journal { .. } => "publish_journal",
+            Self::Encode { .. } => "publish_encode",
+            Self::TooLarge { .. } => "message_too_large",
+            Self::StreamFull { .. } => "stream_full",
+            Self::Forbidden { .. } => "bus_forbidden",
+            Self::Unavailable { .. } => "bus_unavailable",
+        }
+    }
+}
+
+impl Bus {
+    /// Publishes a signal, a public event, a call, an audit record, anything but a run's journal, and returns its
+    /// sequence. A repeat with the same id within the stream's duplicate window is stored once.
+    pub async fn publish(&self, outgoing: &Outgoing) -> Result<u64, PublishError> {
+        let subject = outgoing.subject.to_string();
+        if outgoing.is_journal() {
+            return Err(PublishError::Journal { subject });
+        }
+        let headers = outgoing.headers().map_err(|source| PublishError::Encode {
+            subject: subject.clone(),
+            source,
+        })?;
+        let mut attempt = 1;
+        loop {
+            match self
+                .publish_once(&subject, headers.clone(), outgoing.body.clone())
+                .await
+            {
+                Ok(ack) => return Ok(ack.sequence),
+                Err(Fault::Silent | Fault::NoStream { .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(fault) => return Err(publish_error(subject, fault)),
+            }
+        }
+    }
+
+    /// One publish and its ack.
+    pub(crate) async fn publish_once(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Ack, Fault> {
+        let answer = self.ask(subject, Some(headers), body).await?;
+        parse(&answer)
+    }
+
+    /// One request of whatever kind and its answer's body, bounded in time also while the bus is away.
+    pub(crate) async fn ask(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Bytes, Fault> {
+        self.wait_connected().await?;
+        let limit = self.max_payload();
+        let bytes = body.len();
+        let mut request = Request::new().payload(body).timeout(None);
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        let mut connection = self.connection();
+        connection.mark_unchanged();
+        let asked = self.client().send_request(subject.to_owned(), request);
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(REQUEST_WITHIN, asked) => answer,
+            // What is asked over a connection that is lost is never answered.
+            _ = connection.changed() => return Err(Fault::Silent),
+        };
+        match answer {
+            Ok(Ok(message)) => Ok(message.payload),
+            Ok(Err(error)) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => Fault::NoStream {
+                    subject: subject.to_owned(),
+                },
+                RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge { bytes, limit },
+                RequestErrorKind::InvalidSubject => Fault::Garbled(error.to_string()),
+                _ => self.silence(subject).await,
+            }),
+            Err(_) => Err(self.silence(subject).await),
+        }
+    }
+
+    /// Reads an ack.
+    pub(crate) fn parse_ack(answer: &[u8]) -> Result<Ack, Fault> {
+        parse(answer)
+    }
+
+    /// Waits for the connection, as long as a request may take.
+    pub(crate) async fn wait_connected(&self) -> Result<(), Fault> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        tokio::time::timeout(REQUEST_WITHIN, self.connected())
+            .await
+            .map_err(|_| Fault::Disconnected)
+    }
+
+    /// Why no answer came: the server tells a refused subject beside the answer, and the answer never.
+    async fn silence(&self, subject: &str) -> Fault {
+        let mut refusals = self.shared.refusals.clone();
+        let of_subject = |text: &Option<String>| {
+            text.as_deref()
+                .is_some_and(|text| text.contains(&format!("\"{subject}\"")))
+        };
+        let told = tokio::time::timeout(REFUSAL_WITHIN, refusals.wait_for(of_subject)).await;
+        if matches!(told, Ok(Ok(_))) {
+            return Fault::Forbidden {
+                subject: subject.to_owned(),
+                service: self.service().to_owned(),
+            };
+        }
+        Fault::Silent
+    }
+}
+
+fn parse(answer: &[u8]) -> Result<Ack, Fault> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|error| Fault::Garbled(error.to_string()))?;
+    match answer.error {
+        Some(error) => Err(Fault::Api {
+            code: error.err_code,
+            description: error.description,
+        }),
+        None => Ok(Ack {
+            sequence: answer.seq,
+            duplicate: answer.duplicate,
+        }),
+    }
+}
+
+fn publish_error(subject: String, fault: Fault) -> PublishError {
+    if fault.is_full() {
+        return PublishError::StreamFull { subject };
+    }
+    match fault {
+        Fault::TooLarge { bytes, limit } => PublishError::TooLarge {
+            subject,
+            bytes,
+            limit,
+        },
+        Fault::Forbidden { .. } => PublishError::Forbidden { subject },
+        fault => PublishError::Unavailable {
+            subject,
+            source: Box::new(fault),
+        },
+    }
+}
+
+/// JetStream's `err_code`s that are told apart.
+pub(crate) mod code {
+    pub(crate) const MESSAGE_NOT_FOUND: u64 = 10037;
+    pub(crate) const CONSUMER_NOT_FOUND: u64 = 10014;
+    pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+    /// Account limits are reached.
+    pub(crate) const ACCOUNT_FULL: u64 = 10002;
+    /// The server's store is full.
+    pub(crate) const SERVER_FULL: u64 = 10023;
+    /// Storing failed; with discard new this is how a full stream answers.
+    pub(crate) const STORE_FAILED: u64 = 10077;
+    pub(crate) const TOO_LARGE: u64 = 10054;
+    pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
+    /// The same id is on its way into the stream.
+    pub(crate) const DUPLICATE_IN_FLIGHT: u64 = 10158;
+    /// Another write under the same filter is on its way into the stream.
+    pub(crate) const WRONG_LAST_SEQUENCE_IN_FLIGHT: u64 = 10164;
+    pub(crate) const BATCH_INCOMPLETE: u64 = 10176;
+    pub(crate) const BATCH_REPEATED: u64 = 10201;
+    pub(crate) const BATCHES_IN_FLIGHT: u64 = 10210;
+}
+
+impl Fault {
+    /// Whether there is no room.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Api { code, description } => match *code {
+                code::ACCOUNT_FULL | code::SERVER_FULL => true,
+                code::STORE_FAILED => description.contains("maximum"),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// JetStream's error code, when it gave one.
+    pub(crate) const fn code(&self) -> Option<u64> {
+        match self {
+            Self::Api { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ack_is_read() {
+        let ack = parse(br#"{"stream":"SWARM","seq":7,"duplicate":true}"#).unwrap();
+        assert_eq!(
+            ack,
+            Ack {
+                sequence: 7,
+                duplicate: true
+            }
+        );
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code() {
+        let fault = parse(
+            br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"SWARM","seq":0}"#,
+        )
+        .unwrap_err();
+        assert_eq!(fault.code(), Some(code::WRONG_LAST_SEQUENCE));
+    }
+
+    #[test]
+    fn a_full_stream_is_told_from_other_failures_of_the_store() {
+        let full = |description: &str| Fault::Api {
+            code: code::STORE_FAILED,
+            description: description.to_owned(),
+        };
+        assert!(full("maximum bytes exceeded").is_full());
+        assert!(!full("write error").is_full());
+    }
+}
