@@ -49,7 +49,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Document>, Vec<Problem>) {
             if let Stop::Syntax(error) = stop
                 && !tab_is_cause
             {
-                let mark = clamp(text, mark_of(*error.marker()));
+                let mark = reader.mark(*error.marker());
                 reader.say(mark, "", &format!("not valid YAML: {}", error.info()), None);
             }
             (None, reader.problems)
@@ -71,6 +71,7 @@ struct Reader<'t> {
     /// Where scalars stand, in characters from the start: tabs in them are content.
     scalars: Vec<std::ops::Range<usize>>,
     nodes: usize,
+    lines: usize,
     /// Inside the value of a duplicate key, whose place belongs to the first one.
     shadowed: bool,
 }
@@ -89,6 +90,7 @@ impl<'t> Reader<'t> {
             problems: Vec::new(),
             scalars: Vec::new(),
             nodes: 0,
+            lines: count_lines(text),
             shadowed: false,
         }
     }
@@ -103,7 +105,7 @@ impl<'t> Reader<'t> {
                     if documents > 1 {
                         let hint = Some("everything belongs into one document");
                         self.say(
-                            mark_of(span.start),
+                            self.mark(span.start),
                             "",
                             "a second YAML document begins here",
                             hint,
@@ -140,9 +142,9 @@ impl<'t> Reader<'t> {
         depth: usize,
     ) -> Result<Value, Stop> {
         let value = if is_absent(&event) {
-            key.unwrap_or(mark_of(span.start))
+            key.unwrap_or(self.mark(span.start))
         } else {
-            mark_of(span.start)
+            self.mark(span.start)
         };
         self.nodes += 1;
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {
@@ -201,7 +203,7 @@ impl<'t> Reader<'t> {
             if event == Event::MappingEnd {
                 return Ok(Value::Object(map));
             }
-            let mark = mark_of(span.start);
+            let mark = self.mark(span.start);
             let key = self.key(event, span, pointer, depth)?;
             let (event, span) = self.next()?;
             let at = key
@@ -231,7 +233,7 @@ impl<'t> Reader<'t> {
         pointer: &str,
         depth: usize,
     ) -> Result<Option<String>, Stop> {
-        let mark = mark_of(span.start);
+        let mark = self.mark(span.start);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.scalars.push(span.start.index()..span.end.index());
@@ -301,6 +303,20 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// The parser places what is missing at the end behind the last line.
+    fn mark(&self, marker: Marker) -> Mark {
+        if marker.line() > self.lines {
+            return Mark {
+                line: self.lines,
+                column: 1,
+            };
+        }
+        Mark {
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
+    }
+
     fn refused(&mut self, pointer: &str) -> Value {
         if !self.shadowed {
             self.document.refused.insert(pointer.to_owned());
@@ -325,22 +341,16 @@ fn is_absent(event: &Event<'_>) -> bool {
     matches!(event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text.is_empty())
 }
 
-fn mark_of(marker: Marker) -> Mark {
-    Mark {
-        line: marker.line(),
-        column: marker.col() + 1,
-    }
-}
-
-/// The parser may blame the line after the last one.
-fn clamp(text: &str, mark: Mark) -> Mark {
-    let lines = text.lines().count().max(1);
-    if mark.line > lines {
-        Mark {
-            line: lines,
-            column: 1,
-        }
-    } else {
-        mark
-    }
+/// Lines as YAML and editors count them: a lone carriage return ends one too.
+fn count_lines(text: &str) -> usize {
+    let breaks = |line: &str| {
+        line.strip_suffix('\r')
+            .unwrap_or(line)
+            .matches('\r')
+            .count()
+    };
+    text.split_inclusive('\n')
+        .map(|line| 1 + breaks(line.trim_end_matches('\n')))
+        .sum::<usize>()
+        .max(1)
 }
