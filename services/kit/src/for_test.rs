@@ -9,11 +9,19 @@
 
 use std::path::{Path, PathBuf};
 
+mod cluster;
+
 use async_nats::ConnectOptions;
 use tempfile::TempDir;
 
+use schemas::ProjectId;
+
+use crate::bus::{Bus, BusConfig};
 use crate::identity::{self, Identity, JetStreamLimits, Service, Spec};
 use crate::nats_server::{Lifetime, NatsServer, Settings};
+use crate::streams::{self, StreamOptions};
+
+pub use cluster::TestCluster;
 
 /// Name of the project that a test's bus belongs to.
 pub const PROJECT: &str = "test";
@@ -31,26 +39,26 @@ impl TestBus {
     /// Makes an identity, starts the server, and returns when it answers.
     pub async fn start() -> Self {
         let folder = TempDir::with_prefix("nightcrew-bus-").expect("a folder for the bus");
-        let spec = Spec {
-            project: PROJECT,
-            limits: JetStreamLimits::default(),
-            now: crate::clock::now(),
-        };
-        let identity = identity::init(&folder.path().join("identity"), &spec).expect("an identity");
-        let server = NatsServer::start(Settings {
-            config_file: identity.config_file(),
-            state_dir: folder.path().join("nats"),
-            port: None,
-            lifetime: Lifetime::WithParent,
-            binary: None,
-        })
-        .await
-        .expect("a nats-server that starts");
+        let identity = make_identity(folder.path());
+        let settings = settings(identity.config_file(), folder.path().join("nats"));
+        let server = NatsServer::start(settings)
+            .await
+            .expect("a nats-server that starts");
         Self {
             identity,
             server,
             folder,
         }
+    }
+
+    /// Like `start`, with every stream, bucket and consumer made.
+    pub async fn with_streams() -> Self {
+        let bus = Self::start().await;
+        let setup = bus.bus(Service::Setup).await;
+        streams::ensure(&setup, &StreamOptions::single_node())
+            .await
+            .expect("streams that can be made");
+        bus
     }
 
     /// Address for clients; the same over restarts.
@@ -70,6 +78,18 @@ impl TestBus {
             .connect(self.url())
             .await
             .expect("a connection to the bus")
+    }
+
+    /// Connects as a service, the way services do.
+    pub async fn bus(&self, service: Service) -> Bus {
+        Bus::connect(&self.bus_config(service))
+            .await
+            .expect("a connection to the bus")
+    }
+
+    /// What a service needs to connect by itself.
+    pub fn bus_config(&self, service: Service) -> BusConfig {
+        bus_config(&self.identity, vec![self.url()], service)
     }
 
     /// The identity it runs under.
@@ -95,4 +115,32 @@ pub async fn connect_options(creds: &Path, service: Service) -> ConnectOptions {
         .expect("credentials that can be read")
         .custom_inbox_prefix(service.inbox_prefix())
         .name(service.name())
+}
+
+fn make_identity(folder: &Path) -> Identity {
+    let spec = Spec {
+        project: PROJECT,
+        limits: JetStreamLimits::default(),
+        now: crate::clock::now(),
+    };
+    identity::init(&folder.join("identity"), &spec).expect("an identity")
+}
+
+fn settings(config_file: PathBuf, state_dir: PathBuf) -> Settings {
+    Settings {
+        config_file,
+        state_dir,
+        port: None,
+        lifetime: Lifetime::WithParent,
+        binary: None,
+    }
+}
+
+fn bus_config(identity: &Identity, urls: Vec<String>, service: Service) -> BusConfig {
+    BusConfig {
+        urls,
+        creds: Some(identity.creds_file(service)),
+        service: service.name().to_owned(),
+        project: ProjectId::try_new(PROJECT).expect("a valid name"),
+    }
 }

@@ -24,7 +24,7 @@ use nkeys::{KeyPair, KeyPairType};
 pub use claims::{JetStreamLimits, SignError};
 pub use config::{ClusterNode, cluster_config};
 pub use permissions::{Permissions, Responses, Rule, durables, permissions};
-pub use service::Service;
+pub use service::{Service, reader_name};
 
 use crate::token::SigningKey;
 use files::{FileError, Manifest};

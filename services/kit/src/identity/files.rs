@@ -1,9 +1,9 @@
 //! Reading and writing the files of an identity: secrets are 0600, and a file is old or new, never half.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -195,9 +195,9 @@ impl Staging {
             _ => Path::new("."),
         };
         make_dir(parent)?;
-        // A TempDir is made with 0700.
         let folder = tempfile::Builder::new()
             .prefix(".identity-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
             .map_err(|source| FileError::Write {
                 path: parent.to_owned(),

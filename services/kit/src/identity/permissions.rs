@@ -5,14 +5,16 @@
 //! stored message forged by naming a foreign reply subject for the stream's ack, and may let a push
 //! consumer deliver to any subject. Services are trusted that far; agents therefore have no user at all.
 //!
-//! NATS has no pattern inside a token, so "consumers whose name starts with mine" can not be said.
-//! Instead the durable consumers are listed here, and each user is denied everybody else's by name.
+//! NATS has no pattern inside a token, so "consumers whose name starts with mine" can not be said. Instead
+//! `consumer::ALL` lists the durable ones with their owners: an owner may ack what they deliver, and all
+//! others are denied them by name. Consumers of any other name are for reading without acks.
 
 use std::time::Duration;
 
 use schemas::subject::filter;
 
 use super::service::Service;
+use crate::consumer::{self, Durable};
 
 /// How long after a request a reply may be published by who got it: ten times what any ask may take.
 const RESPONSE_WINDOW: Duration = Duration::from_mins(1);
@@ -49,32 +51,15 @@ pub struct Permissions {
     pub responses: Option<Responses>,
 }
 
-/// The durable consumers of a service, on whatever stream. Nobody else may create, read, delete or ack them.
-pub const fn durables(service: Service) -> &'static [&'static str] {
-    match service {
-        Service::AgentRunner => &[
-            "agent-runner",
-            "agent-runner-wakes",
-            "agent-runner-signals",
-            "agent-runner-control",
-            "agent-runner-due",
-        ],
-        Service::BudgetProxy => &["budget-proxy", "budget-proxy-runs", "budget-proxy-ledger"],
-        Service::ChatBridge => &[
-            "chat-bridge",
-            "chat-bridge-say",
-            "chat-bridge-audit",
-            "chat-bridge-matrix",
-            "chat-bridge-terminal",
-        ],
-        Service::RunCorrelator => &[
-            "run-correlator",
-            "run-correlator-runs",
-            "run-correlator-archive",
-        ],
-        Service::Nightcrew => &["nightcrew", "nightcrew-terminal"],
-        Service::Issuer | Service::Setup => &[],
-    }
+/// The names of a service's durable consumers. Nobody else may create, read, change, delete or ack them.
+pub fn durables(service: Service) -> Vec<&'static str> {
+    owned(service).map(|durable| durable.name).collect()
+}
+
+fn owned(service: Service) -> impl Iterator<Item = Durable> {
+    consumer::ALL
+        .into_iter()
+        .filter(move |durable| durable.owner == service)
 }
 
 /// What `service` may do on the bus.
@@ -302,18 +287,22 @@ impl Grant {
         self.subscribe(&filter::asks(name))
     }
 
-    /// Reads a stream by consumers and by direct get, and acks what its own consumers delivered.
+    /// Reads a stream by consumers and by direct get.
+    ///
+    /// A consumer without a name is asked for on a subject without one, and the request's body may then name, and
+    /// so take over, anybody's (tried). Streams that have durable consumers therefore want a name: `reader_name`.
     fn reads(&mut self, stream: &str) -> &mut Self {
+        if !consumer::ALL.iter().any(|durable| durable.stream == stream) {
+            self.publish(&format!("$JS.API.CONSUMER.CREATE.{stream}"));
+        }
         self.publish(&format!("$JS.API.STREAM.INFO.{stream}"))
             .publish(&format!("$JS.API.STREAM.MSG.GET.{stream}"))
             .publish(&format!("$JS.API.DIRECT.GET.{stream}"))
             .publish(&format!("$JS.API.DIRECT.GET.{stream}.>"))
-            .publish(&format!("$JS.API.CONSUMER.CREATE.{stream}"))
             .publish(&format!("$JS.API.CONSUMER.CREATE.{stream}.>"))
             .publish(&format!("$JS.API.CONSUMER.INFO.{stream}.*"))
             .publish(&format!("$JS.API.CONSUMER.DELETE.{stream}.*"))
             .publish(&format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"))
-            .publish(&format!("$JS.ACK.{stream}.>"))
             .publish(&format!("$JS.FC.{stream}.>"))
     }
 
@@ -331,21 +320,22 @@ impl Grant {
             .publish(&format!("$O.{bucket}.>"))
     }
 
-    /// Denies the durable consumers of all others.
+    /// Adds the acks of its own durable consumers, and denies those of all others.
     fn finish(mut self, service: Service) -> Permissions {
+        for durable in owned(service) {
+            self.publish(&format!("$JS.ACK.{}.{}.>", durable.stream, durable.name));
+        }
         if service == Service::Setup {
             return self.permissions;
         }
-        let foreign = Service::ALL
+        let foreign = consumer::ALL
             .into_iter()
-            .filter(|other| *other != service)
-            .flat_map(|other| durables(other).iter());
-        for durable in foreign {
+            .filter(|durable| durable.owner != service);
+        for Durable { name, stream, .. } in foreign {
             // CREATE, INFO, DELETE, PAUSE, ...
-            self.deny(format!("$JS.API.CONSUMER.*.*.{durable}"));
-            self.deny(format!("$JS.API.CONSUMER.CREATE.*.{durable}.>"));
-            self.deny(format!("$JS.API.CONSUMER.MSG.NEXT.*.{durable}"));
-            self.deny(format!("$JS.ACK.*.{durable}.>"));
+            self.deny(format!("$JS.API.CONSUMER.*.{stream}.{name}"));
+            self.deny(format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.>"));
+            self.deny(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"));
         }
         self.permissions
     }

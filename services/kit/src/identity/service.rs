@@ -58,6 +58,13 @@ impl Service {
     }
 }
 
+/// A fresh name for a consumer that only reads, such as an ordered one, of the service of that name.
+///
+/// `SWARM` and every other stream with durable consumers refuses one without a name, which could be anybody's.
+pub fn reader_name(service: &str) -> String {
+    format!("{service}-{:016x}", rand::random::<u64>())
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
