@@ -2,6 +2,8 @@
 //!
 //! A reply is either what was asked for or `{"error": {"code", "message"}}`; [`Answer`] reads both.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,13 +36,25 @@ pub struct MintRequest {
 }
 
 /// The minted bearer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MintReply {
     /// For `Authorization: Bearer`. A secret: never logged, never journaled.
     pub token: String,
     /// From when on it is refused: the deadline, to the second before.
     pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for MintReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            token: _,
+            expires_at,
+        } = self;
+        f.debug_struct("MintReply")
+            .field("expires_at", expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The issuer's public keys. A request for them has an empty body.

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::{AgentName, RunId}, money::{MicroUsd, Usage}};
+use crate::{
+    ids::{AgentName, RunId},
+    money::{MicroUsd, Usage},
+};
 
 /// One model call. Published once a call that reached the upstream has ended, however it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,7 +57,9 @@ pub struct ModelCall {
 }
 
 /// How a model call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CallOutcome {
     /// Answered to its end.

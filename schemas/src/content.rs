@@ -1,7 +1,9 @@
 //! What models and tools say: content blocks, and text that is kept inline or in the blob store.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::kinds::unknown_is_none_of;
 
 /// Text up to this many bytes stays inside a message; longer text goes to the object store `blobs`.
 ///
@@ -53,8 +55,9 @@ impl From<&str> for Text {
 }
 
 /// One block of a model's answer. Field names follow the Anthropic Messages API; the OpenAI harness maps onto it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(transform = unknown_is_none_of("type", Block::TYPES))]
 pub enum Block {
     /// Plain text.
     Text {
@@ -81,6 +84,56 @@ pub enum Block {
     /// A block that this build does not know; passed back unchanged.
     #[serde(untagged)]
     Other(serde_json::Value),
+}
+
+impl Block {
+    /// The types that this build knows.
+    pub const TYPES: &'static [&'static str] = &["text", "thinking", "tool_use"];
+}
+
+/// The tag decides, as in [`crate::kinds`]: a known type that is malformed is an error and no [`Block::Other`].
+impl<'de> Deserialize<'de> for Block {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Known {
+            Text {
+                text: String,
+            },
+            Thinking {
+                thinking: String,
+                #[serde(default)]
+                signature: String,
+            },
+            ToolUse {
+                id: String,
+                name: String,
+                input: serde_json::Value,
+            },
+        }
+
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let Some(kind) = value.get("type").and_then(serde_json::Value::as_str) else {
+            return Err(D::Error::missing_field("type"));
+        };
+        if !Self::TYPES.contains(&kind) {
+            return Ok(Self::Other(value));
+        }
+        let kind = kind.to_owned();
+        let known = serde_json::from_value(value)
+            .map_err(|error| D::Error::custom(format!("block type {kind:?}: {error}")))?;
+        Ok(match known {
+            Known::Text { text } => Self::Text { text },
+            Known::Thinking {
+                thinking,
+                signature,
+            } => Self::Thinking {
+                thinking,
+                signature,
+            },
+            Known::ToolUse { id, name, input } => Self::ToolUse { id, name, input },
+        })
+    }
 }
 
 /// A kind that this build does not know, kept whole so that a reader can show it and a writer can pass it on.

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct DeadLetter {
     /// The service that parked it.
     pub service: String,
+    /// Its consumer that delivered the message; absent when the message was never published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
     /// Why, for programs.
     pub code: String,
     /// Why, for people: the whole chain of causes.

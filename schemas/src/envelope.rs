@@ -9,8 +9,11 @@ use crate::ids::{AgentName, EventId, RunId};
 /// The version of the body schemas that this build writes and the newest that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// The version of CloudEvents.
+const SPEC_VERSION: &str = "1.0";
+
 /// Prefix of `ce-dataschema`; the version follows.
-const SCHEMA_PREFIX: &str = "urn:nightcrew:schema:";
+pub(crate) const SCHEMA_PREFIX: &str = "urn:nightcrew:schema:";
 
 /// Header with the kinds of a decision's events, comma separated.
 pub const KINDS_HEADER: &str = "Nc-Kinds";
@@ -58,7 +61,9 @@ pub enum InvalidEnvelope {
         value: String,
     },
     /// The body is written in a schema version that this build does not know yet.
-    #[error("schema version {found} is newer than {SCHEMA_VERSION}, the newest this build reads: upgrade it")]
+    #[error(
+        "schema version {found} is newer than {SCHEMA_VERSION}, the newest this build reads: upgrade it"
+    )]
     FutureVersion {
         /// The version that was found.
         found: u32,
@@ -67,7 +72,12 @@ pub enum InvalidEnvelope {
 
 impl Envelope {
     /// An envelope with what every message has.
-    pub fn new(id: EventId, kind: impl Into<String>, source: impl Into<String>, time: Timestamp) -> Self {
+    pub fn new(
+        id: EventId,
+        kind: impl Into<String>,
+        source: impl Into<String>,
+        time: Timestamp,
+    ) -> Self {
         Self {
             id,
             kind: kind.into(),
@@ -85,30 +95,54 @@ impl Envelope {
     /// The headers to write, `Nats-Msg-Id` included.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![
-            ("ce-specversion", "1.0".to_owned()),
+            ("ce-specversion", SPEC_VERSION.to_owned()),
             ("ce-id", self.id.to_string()),
             ("Nats-Msg-Id", self.id.to_string()),
             ("ce-type", self.kind.clone()),
             ("ce-source", self.source.clone()),
             ("ce-time", self.time.to_string()),
-            ("ce-dataschema", format!("{SCHEMA_PREFIX}{}:{SCHEMA_VERSION}", self.kind)),
+            (
+                "ce-dataschema",
+                format!("{SCHEMA_PREFIX}{}:{SCHEMA_VERSION}", self.kind),
+            ),
             ("content-type", "application/json".to_owned()),
         ];
         let optional = [
             ("ce-runid", self.run_id.map(|id| id.to_string())),
-            ("ce-parentrunid", self.parent_run_id.map(|id| id.to_string())),
+            (
+                "ce-parentrunid",
+                self.parent_run_id.map(|id| id.to_string()),
+            ),
             ("ce-rootrunid", self.root_run_id.map(|id| id.to_string())),
-            ("ce-causationid", self.causation_id.as_ref().map(ToString::to_string)),
+            (
+                "ce-causationid",
+                self.causation_id.as_ref().map(ToString::to_string),
+            ),
             ("ce-agent", self.agent.as_ref().map(ToString::to_string)),
             ("traceparent", self.traceparent.clone()),
         ];
-        headers.extend(optional.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))));
+        headers.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| value.map(|value| (name, value))),
+        );
         headers
     }
 
     /// Reads an envelope; `get` gives a header's value.
-    pub fn parse<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<Self, InvalidEnvelope> {
+    pub fn parse<'a>(
+        get: impl Fn(&'static str) -> Option<&'a str>,
+    ) -> Result<Self, InvalidEnvelope> {
+        // An empty value says as little as none.
+        let get = |name: &'static str| get(name).filter(|value| !value.is_empty());
         let need = |name: &'static str| get(name).ok_or(InvalidEnvelope::Missing(name));
+        let spec = need("ce-specversion")?;
+        if spec != SPEC_VERSION {
+            return Err(InvalidEnvelope::Unreadable {
+                header: "ce-specversion",
+                value: spec.to_owned(),
+            });
+        }
         let version = schema_version(need("ce-dataschema")?)?;
         if version > SCHEMA_VERSION {
             return Err(InvalidEnvelope::FutureVersion { found: version });
@@ -118,18 +152,21 @@ impl Envelope {
             kind: need("ce-type")?.to_owned(),
             source: need("ce-source")?.to_owned(),
             time: read("ce-time", need("ce-time")?)?,
-            run_id: optional("ce-runid", &get)?,
-            parent_run_id: optional("ce-parentrunid", &get)?,
-            root_run_id: optional("ce-rootrunid", &get)?,
+            run_id: optional("ce-runid", get)?,
+            parent_run_id: optional("ce-parentrunid", get)?,
+            root_run_id: optional("ce-rootrunid", get)?,
             causation_id: get("ce-causationid").map(EventId::new),
-            agent: optional("ce-agent", &get)?,
+            agent: optional("ce-agent", get)?,
             traceparent: get("traceparent").map(ToOwned::to_owned),
         })
     }
 }
 
 fn read<T: std::str::FromStr>(header: &'static str, value: &str) -> Result<T, InvalidEnvelope> {
-    value.parse().map_err(|_| InvalidEnvelope::Unreadable { header, value: value.to_owned() })
+    value.parse().map_err(|_| InvalidEnvelope::Unreadable {
+        header,
+        value: value.to_owned(),
+    })
 }
 
 fn optional<'a, T: std::str::FromStr>(
@@ -140,7 +177,10 @@ fn optional<'a, T: std::str::FromStr>(
 }
 
 fn schema_version(value: &str) -> Result<u32, InvalidEnvelope> {
-    let unreadable = || InvalidEnvelope::Unreadable { header: "ce-dataschema", value: value.to_owned() };
+    let unreadable = || InvalidEnvelope::Unreadable {
+        header: "ce-dataschema",
+        value: value.to_owned(),
+    };
     let rest = value.strip_prefix(SCHEMA_PREFIX).ok_or_else(unreadable)?;
     let (_, version) = rest.rsplit_once(':').ok_or_else(unreadable)?;
     version.parse().map_err(|_| unreadable())

@@ -16,7 +16,9 @@ const RUN_NAMESPACE: Uuid = Uuid::from_u128(0x6e69_6768_7463_7265_7700_7275_6e00
 pub const MAX_NAME_LEN: usize = 63;
 
 /// Identifies a run: UUIDv5 of its trigger, or UUIDv7 for a person's bare command and for a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct RunId(Uuid);
 
@@ -56,10 +58,21 @@ impl fmt::Display for RunId {
     }
 }
 
+/// Takes the one spelling that [`fmt::Display`] gives: lower case with hyphens.
 impl FromStr for RunId {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text).map(Self).map_err(|_| InvalidName { what: "run id", text: text.to_owned() })
+        let invalid = || InvalidName {
+            what: "run id",
+            text: text.to_owned(),
+        };
+        let id = Uuid::parse_str(text).map(Self).map_err(|_| invalid())?;
+        // Other spellings of the same UUID would be other subjects of the same run.
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(invalid())
+        }
     }
 }
 
@@ -73,26 +86,38 @@ pub struct InvalidName {
     pub text: String,
 }
 
+/// [`is_label`] as a regular expression, for JSON Schemas.
+const LABEL_PATTERN: &str = r"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$";
+
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_NAME_LEN
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
 
+/// Declares a name; the words after `but not` are taken by subjects.
 macro_rules! label {
-    ($(#[$meta:meta])* $name:ident, $what:literal) => {
+    ($(#[$meta:meta])* $name:ident, $what:literal $(, but not $reserved:literal)*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = r"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$"))] String);
+        #[schemars(extend("pattern" = LABEL_PATTERN $(, "not" = { "const": $reserved })*))]
+        pub struct $name(String);
 
         impl $name {
             /// Checks `text`: 1 to 63 of `a-z`, `0-9`, `_` and inner `-`.
             pub fn try_new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
-                if is_label(&text) { Ok(Self(text)) } else { Err(InvalidName { what: $what, text }) }
+                let reserved: &[&str] = &[$($reserved),*];
+                if is_label(&text) && !reserved.contains(&text.as_str()) {
+                    Ok(Self(text))
+                } else {
+                    Err(InvalidName { what: $what, text })
+                }
             }
 
             /// The name as text.
@@ -130,8 +155,8 @@ macro_rules! label {
 }
 
 label! {
-    /// An agent's name, as in `team.yaml` and in subjects.
-    AgentName, "agent name"
+    /// An agent's name, as in `team.yaml` and in subjects. `all` is no name: it stands for every agent there.
+    AgentName, "agent name", but not "all"
 }
 label! {
     /// A project's name: one NATS account.
@@ -163,7 +188,9 @@ impl Class {
 }
 
 /// The id of a message on the bus (`ce-id`); its events are `<id>/<n>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct EventId(String);
 

@@ -12,6 +12,7 @@ macro_rules! kinds {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize, schemars::JsonSchema)]
         #[serde(tag = "kind")]
+        #[schemars(transform = crate::kinds::unknown_is_none_of("kind", $name::KINDS))]
         pub enum $name {
             $( $(#[$vmeta])* #[serde(rename = $kind)] $variant($body), )+
             /// A kind that this build does not know, kept as it came.
@@ -57,3 +58,28 @@ macro_rules! kinds {
     };
 }
 pub(crate) use kinds;
+
+/// Makes the last alternative of an enum's schema, that of unknown kinds, refuse `known` ones, as decoding does.
+///
+/// Without this every malformed event would validate as an unknown one.
+pub(crate) fn unknown_is_none_of(
+    tag: &'static str,
+    known: &'static [&'static str],
+) -> impl FnMut(&mut schemars::Schema) {
+    move |schema| {
+        let alternatives = schema
+            .get_mut("anyOf")
+            .and_then(serde_json::Value::as_array_mut);
+        let Some(unknown) = alternatives.and_then(|all| all.last_mut()) else {
+            return;
+        };
+        // A schema that allows everything is written `true`.
+        if !unknown.is_object() {
+            *unknown = serde_json::json!({});
+        }
+        unknown["type"] = "object".into();
+        unknown["properties"] =
+            serde_json::json!({ tag: { "type": "string", "not": { "enum": known } } });
+        unknown["required"] = serde_json::json!([tag]);
+    }
+}

@@ -4,8 +4,22 @@
 //! message looks like and where it travels. Published versions are append-only: a sample that decoded once decodes
 //! forever, and a kind that this build does not know becomes an `Unknown` variant, never a panic.
 //!
-//! JSON Schemas are generated from these types into `schemas/json/`; a test fails when they differ.
+//! What a reader does with what it does not know is deliberate:
+//! - an unknown *field* is ignored, so that a newer writer may add fields without being a new version. Nobody decodes a
+//!   message to write it again: what is replayed or archived is passed on as bytes.
+//! - an unknown *kind* is kept whole in `Unknown`, so that timelines can show it and folds can skip it.
+//! - an unknown value of a closed list, such as [`event::FailReason`] or [`Trigger`], can not be decoded, because a
+//!   fold could not act on it. Adding one raises [`envelope::SCHEMA_VERSION`], and older builds refuse the message by name.
+//! - a *known* kind that is malformed is an error that names the kind, never `Unknown`.
+//!
+//! A new field is therefore always optional; the samples in `tests/golden/` hold that.
+//!
+//! Requests and their answers ([`ask`]) are stricter: nothing of them is stored, and what is understood only in part must
+//! not be granted, so they refuse unknown fields.
+//!
+//! JSON Schemas are generated from these types into `schemas/json/` ([`published`]); a test fails when they differ.
 
+pub mod ask;
 pub mod call;
 pub mod content;
 pub mod control;
@@ -16,9 +30,11 @@ pub mod ids;
 mod kinds;
 pub mod money;
 pub mod public;
+pub mod published;
 pub mod signal;
 pub mod subject;
 pub mod summary;
+pub mod timeline;
 pub mod trigger;
 
 pub use content::{BlobRef, Block, Text};

@@ -3,7 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{event::{Outcome, Work}, ids::{AgentName, RunId}, kinds::kinds};
+use crate::{
+    event::{Outcome, Work},
+    ids::{AgentName, RunId},
+    kinds::kinds,
+};
 
 kinds! {
     /// One public fact.

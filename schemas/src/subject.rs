@@ -64,7 +64,9 @@ impl fmt::Display for Target {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Requested(run, class, agent) => write!(f, "swarm.run.{run}.requested.{}.{agent}", class.as_str()),
+            Self::Requested(run, class, agent) => {
+                write!(f, "swarm.run.{run}.requested.{}.{agent}", class.as_str())
+            }
             Self::Journal(run) => write!(f, "swarm.run.{run}.event"),
             Self::Say(run, channel) => write!(f, "swarm.run.{run}.say.{channel}"),
             Self::Effect(run, system) => write!(f, "swarm.run.{run}.effect.{system}"),
