@@ -66,7 +66,8 @@ impl Captured {
             if !text.is_empty() && !text.ends_with('\n') {
                 text.push('\n');
             }
-            text += &format!("[... {} bytes cut ...]\n", self.cut());
+            let mark = format!("[... {} bytes cut ...]\n", self.cut());
+            text.push_str(&mark);
         }
         text.push_str(&lossy(&self.tail));
         text

@@ -8,3 +8,4 @@
 
 mod fixture;
 mod sandbox;
+mod worktree;

@@ -1,0 +1,175 @@
+//! Commits on the run's branch, and their way into the source repository.
+
+use jiff::Timestamp;
+
+use super::{
+    CommitId, Worktree,
+    capture::INDEX,
+    git::{Call, GitError, identity},
+    mirror::MirrorError,
+    snapshot::{SnapshotError, answer, commit_id},
+};
+use schemas::AgentName;
+
+/// Longest message of a commit.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// The trailer that names the run.
+const TRAILER: &str = "Run-Id";
+
+/// Commits tree `$1` with the message on standard input, for run `$2`. Index `$3` is then that of the branch's head.
+const COMMIT: &str = r#"
+head=$(git rev-parse --verify HEAD)
+if [ "$(git rev-parse --verify "HEAD^{tree}")" = "$1" ]; then echo nothing "$head"; exit 0; fi
+commit=$(git interpret-trailers --no-divider --trailer "Run-Id: $2" | git commit-tree "$1" -p "$head")
+cp "$GIT_DIR/$3" "$GIT_DIR/index"
+git update-ref HEAD "$commit" "$head"
+echo made "$commit"
+"#;
+
+/// What a commit came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// It was made.
+    Made(CommitId),
+    /// There was nothing to commit: the branch's head is as the worktree is. A repeat of a commit ends here.
+    Nothing {
+        /// The branch's head.
+        head: CommitId,
+    },
+}
+
+/// Who commits, and when. The same content, author and time give the same commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// The agent.
+    pub agent: AgentName,
+    /// The time, from the journal.
+    pub at: Timestamp,
+}
+
+/// Why something was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The message is empty.
+    #[error("the message is empty: say what changes and why")]
+    EmptyMessage,
+    /// The message is too long.
+    #[error("the message has more than {limit} bytes")]
+    MessageTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// The worktree could not be taken.
+    #[error("the worktree could not be committed")]
+    Worktree(#[from] SnapshotError),
+    /// git failed.
+    #[error("the commit could not be made")]
+    Git(#[from] GitError),
+}
+
+impl Worktree {
+    /// Commits everything that is not ignored on the run's branch, with a `Run-Id` trailer.
+    pub async fn commit(&self, message: &str, author: &Author) -> Result<Commit, CommitError> {
+        let message = clean(message)?;
+        let _alone = self.exclusive().await;
+        let tree = self.capture().await?.tree;
+        let name = author.agent.as_str();
+        let email = format!("{name}@agents.nightcrew.invalid");
+        let call = Call::script("commit", COMMIT, [&tree, &self.run_id.to_string(), INDEX])
+            .writing()
+            .stdin(message);
+        let call = identity(name, &email, author.at.as_second())
+            .into_iter()
+            .fold(call, |call, (name, value)| call.env(name, value));
+        let words = self.git.words(call).await?;
+        match <[String; 2]>::try_from(words) {
+            Ok([what, commit]) if what == "made" => Ok(Commit::Made(commit_id("commit", commit)?)),
+            Ok([_, head]) => Ok(Commit::Nothing {
+                head: commit_id("commit", head)?,
+            }),
+            Err(words) => Err(answer("commit", words.join(" ")).into()),
+        }
+    }
+
+    /// Brings the run's branch into the source repository; `None` when it has no commit of its own.
+    ///
+    /// Safe to repeat. The branch belongs to this run alone, so it is made to be what it is here, also when it was something else.
+    pub async fn publish(&self) -> Result<Option<CommitId>, PublishError> {
+        let head = self.head().await?;
+        if head == self.base {
+            return Ok(None);
+        }
+        self.mirror
+            .push(&self.slot.git_dir().join("objects"), &head, &self.branch)
+            .await?;
+        Ok(Some(head))
+    }
+
+    /// The head of the run's branch.
+    pub async fn head(&self) -> Result<CommitId, GitError> {
+        let doing = "name the branch's head";
+        let mut words = self
+            .git
+            .words(Call::git(doing, ["rev-parse", "--verify", "HEAD"]))
+            .await?;
+        commit_id(doing, words.pop().unwrap_or_default())
+    }
+}
+
+/// Why a branch was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Its head could not be named.
+    #[error("the branch's head could not be named")]
+    Head(#[from] GitError),
+    /// The source did not take it.
+    #[error("the branch could not be brought into its repository")]
+    Push(#[from] MirrorError),
+}
+
+/// The message without trailers that claim a run: only the runner says which one it was.
+fn clean(message: &str) -> Result<String, CommitError> {
+    if message.len() > MAX_MESSAGE_BYTES {
+        return Err(CommitError::MessageTooLong {
+            limit: MAX_MESSAGE_BYTES,
+        });
+    }
+    let claims = |line: &&str| {
+        let name = line.split_once(':').map_or("", |(name, _)| name.trim());
+        !name.eq_ignore_ascii_case(TRAILER)
+    };
+    let clean: Vec<&str> = message
+        .trim()
+        .lines()
+        .map(str::trim_end)
+        .filter(claims)
+        .collect();
+    let clean = clean.join("\n").trim().replace('\0', "");
+    if clean.is_empty() {
+        Err(CommitError::EmptyMessage)
+    } else {
+        Ok(clean + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_can_not_claim_a_run() {
+        assert_eq!(
+            clean("fix: x\n\nbody\n\nRun-Id: 1\nrun-id : 2\n").unwrap(),
+            "fix: x\n\nbody\n"
+        );
+        assert!(matches!(
+            clean(" \n Run-Id: 1"),
+            Err(CommitError::EmptyMessage)
+        ));
+        assert!(matches!(
+            clean(&"x".repeat(MAX_MESSAGE_BYTES + 1)),
+            Err(CommitError::MessageTooLong { .. })
+        ));
+    }
+}

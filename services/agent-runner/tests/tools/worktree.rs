@@ -1,0 +1,637 @@
+//! Worktrees: made, saved, brought back and published, on real git.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use agent_runner::worktree::{
+    Commit, CommitId, EnsureError, From, Repository, SnapshotError, SnapshotRef, StartPoint, Why,
+    WorktreePath,
+};
+use schemas::event::FileChange;
+
+use crate::fixture::{Bundles, CHILD, RUN, Site, author, contents, git, state, tree};
+
+#[tokio::test]
+async fn a_worktree_is_made_from_the_base_on_a_branch_of_its_own() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    assert_eq!(worktree.branch(), format!("nightcrew/{RUN}"));
+    assert_eq!(
+        worktree.base().as_str(),
+        git(&site.source, &["rev-parse", "main"])
+    );
+    assert_eq!(
+        contents(&worktree),
+        BTreeMap::from(Site::CONTENT.map(|(path, text)| (path.into(), text.into())))
+    );
+    assert!(
+        worktree.snapshot(None).await.unwrap().is_none(),
+        "nothing changed"
+    );
+}
+
+#[tokio::test]
+async fn git_in_a_shell_reads_but_does_not_write() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let ran = site
+        .shell(
+            &worktree,
+            "git log --format=%s && echo x >> README && git status --short && git diff | tail -1",
+        )
+        .await;
+    assert_eq!(ran, (0, "first\n M README\n+x\n".into()));
+    let (code, said) = site.shell(&worktree, "git commit -am x").await;
+    assert!(code != 0 && said.contains("Read-only"), "{said}");
+    // A repository of its own is the agent's business.
+    let (code, said) = site
+        .shell(&worktree, "git init -q /tmp/r && cd /tmp/r && echo a > a && git add a && git -c user.name=a -c user.email=a commit -qm a && git log --format=%s")
+        .await;
+    assert_eq!((code, said.as_str()), (0, "a\n"));
+}
+
+#[tokio::test]
+async fn a_snapshot_brings_everything_back_on_an_empty_disk() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let mut bundles = Bundles::default();
+    let scripts = [
+        "printf 'a\\r\\nb' > mixed && printf '\\0\\377' > binary && echo '#!/bin/sh' > tool && chmod +x tool",
+        "rm README && mkdir -p deep/er && echo x > 'deep/er/a name\nwith lines' && ln -s ../tool deep/link",
+        "mkdir target && echo secret > target/out && printf 'target/\\n*.log\\n' > .gitignore && echo x > a.log",
+        "chmod -x tool && echo more >> src/lib && echo kept > kept.log && sed -i '/log/d' .gitignore",
+        "rm -r deep && echo now a file > deep",
+    ];
+    let mut before = BTreeMap::new();
+    for script in scripts {
+        assert_eq!(site.shell(&worktree, script).await.0, 0);
+        bundles.save(&worktree).await.unwrap();
+        before = state(&worktree);
+    }
+    let commit = worktree.commit("feat: all of it", &author()).await.unwrap();
+    assert!(matches!(commit, Commit::Made(_)));
+    assert_eq!(
+        site.shell(&worktree, "echo after >> mixed; rm tool")
+            .await
+            .0,
+        0
+    );
+    bundles.save(&worktree).await.unwrap();
+    before.insert("mixed".into(), "100644 a\r\nbafter\n".into());
+    before.remove(Path::new("tool"));
+
+    let other = Site::with_source(&site);
+    let restored = other.ensure_from(RUN, &bundles).await;
+    let mut after = state(&restored);
+    assert!(
+        !after.contains_key(Path::new("target/out")),
+        "ignored files are left out"
+    );
+    before.remove(Path::new("target/out"));
+    assert_eq!(after, before);
+    assert_eq!(
+        restored.head().await.unwrap(),
+        worktree.head().await.unwrap()
+    );
+    assert_eq!(restored.branch(), worktree.branch());
+    // And it goes on from there, on a third disk too.
+    assert_eq!(other.shell(&restored, "echo again > again").await.0, 0);
+    bundles.save(&restored).await.unwrap();
+    let third = Site::with_source(&site);
+    let again = third.ensure_from(RUN, &bundles).await;
+    after.insert("again".into(), "100644 again\n".into());
+    assert_eq!(state(&again), after);
+    assert_eq!(
+        third.shell(&again, "git status --short | sort").await.1,
+        " D tool\n M mixed\n?? again\n"
+    );
+}
+
+#[tokio::test]
+async fn line_ends_and_filters_of_attributes_change_nothing() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let script = "printf '* text=auto eol=crlf\\n*.x filter=evil ident\\n*.u working-tree-encoding=UTF-16\\n' > .gitattributes; \
+                  printf 'a\\nb\\r\\n' > both; printf '$Id$\\n' > i.x; printf 'plain\\n' > e.u";
+    assert_eq!(site.shell(&worktree, script).await.0, 0);
+    let before = state(&worktree);
+    let mut bundles = Bundles::default();
+    bundles.save(&worktree).await.unwrap();
+    let other = Site::with_source(&site);
+    assert_eq!(state(&other.ensure_from(RUN, &bundles).await), before);
+}
+
+#[tokio::test]
+async fn a_snapshot_says_what_changed() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let mut bundles = Bundles::default();
+    let script = "echo two >> README; rm src/lib; echo new > new; printf '\\0' > bin; rm link; echo file > link";
+    assert_eq!(site.shell(&worktree, script).await.0, 0);
+    let snapshot = bundles.save(&worktree).await.unwrap();
+    let seen: Vec<_> = snapshot
+        .changes
+        .files
+        .iter()
+        .map(|f| (f.path.as_str(), f.change, f.added, f.removed))
+        .collect();
+    let expected = [
+        ("README", FileChange::Modified, 1, 0),
+        ("bin", FileChange::Added, 0, 0),
+        ("link", FileChange::Modified, 1, 1),
+        ("new", FileChange::Added, 1, 0),
+        ("src/lib", FileChange::Deleted, 0, 1),
+    ];
+    assert_eq!(seen, expected);
+    assert!(
+        snapshot.changes.files[0]
+            .diff
+            .ends_with("@@ -1 +1,2 @@\n one\n+two\n"),
+        "{}",
+        snapshot.changes.files[0].diff
+    );
+    assert!(
+        snapshot.changes.files[2].diff.contains("-README")
+            && snapshot.changes.files[2].diff.contains("+file")
+    );
+    // Only what changed since.
+    assert_eq!(site.shell(&worktree, "echo three >> README").await.0, 0);
+    let next = bundles.save(&worktree).await.unwrap();
+    assert_eq!(next.changes.files.len(), 1);
+    assert_eq!(next.prerequisite, snapshot.commit);
+    assert!(bundles.save(&worktree).await.is_none());
+}
+
+#[tokio::test]
+async fn the_same_state_gives_the_same_snapshot() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    assert_eq!(site.shell(&worktree, "echo x > x").await.0, 0);
+    let first = worktree.snapshot(None).await.unwrap().unwrap();
+    let again = worktree.snapshot(None).await.unwrap().unwrap();
+    assert_eq!((first.commit, first.head), (again.commit, again.head));
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_used_and_what_is_behind_is_not() {
+    let site = Site::new();
+    let mut bundles = Bundles::default();
+    let worktree = site.ensure(&[]).await;
+    site.shell(
+        &worktree,
+        "echo one > file; mkdir target; echo target > .gitignore; echo cached > target/x",
+    )
+    .await;
+    bundles.save(&worktree).await.unwrap();
+    drop(worktree);
+    let same = site.ensure_from(RUN, &bundles).await;
+    assert_eq!(
+        site.shell(&same, "cat target/x").await.1,
+        "cached\n",
+        "the disk was used"
+    );
+    drop(same);
+
+    let other = Site::with_source(&site);
+    let elsewhere = other.ensure_from(RUN, &bundles).await;
+    other.shell(&elsewhere, "echo two > file").await;
+    bundles.save(&elsewhere).await.unwrap();
+    let back = site.ensure_from(RUN, &bundles).await;
+    assert_eq!(
+        site.shell(&back, "cat file; ls target 2>&1").await.1,
+        "two\nls: cannot access 'target': No such file or directory\n"
+    );
+}
+
+#[tokio::test]
+async fn two_holders_never_share_a_folder() {
+    let site = Site::new();
+    let mut bundles = Bundles::default();
+    let first = site.ensure(&[]).await;
+    site.shell(&first, "echo one > file").await;
+    bundles.save(&first).await.unwrap();
+    let second = site.ensure_from(RUN, &bundles).await;
+    site.shell(&second, "echo two > file").await;
+    assert_eq!(site.shell(&first, "cat file").await.1, "one\n");
+    site.worktrees.remove(RUN).await.unwrap();
+    assert_eq!(
+        site.shell(&second, "cat file").await.1,
+        "two\n",
+        "what is in use is not removed"
+    );
+    drop((first, second));
+    site.worktrees.remove(RUN).await.unwrap();
+    assert_eq!(site.worktrees.runs().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_commit_has_the_runs_trailer_and_a_repeat_says_so() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    site.shell(&worktree, "echo x > x").await;
+    let message = "feat: add x\n\nBecause.\n\nRun-Id: 00000000-0000-0000-0000-000000000000\nReviewed-by: somebody\n";
+    let Commit::Made(commit) = worktree.commit(message, &author()).await.unwrap() else {
+        panic!("nothing was made")
+    };
+    assert_eq!(
+        worktree.commit(message, &author()).await.unwrap(),
+        Commit::Nothing {
+            head: commit.clone()
+        }
+    );
+    let (_, shown) = site
+        .shell(
+            &worktree,
+            "git log -1 --format='%an <%ae> %cI%n%B'; git status --short",
+        )
+        .await;
+    let expected = format!(
+        "coder <coder@agents.nightcrew.invalid> 2026-11-21T03:00:00+00:00\n\
+         feat: add x\n\nBecause.\n\nReviewed-by: somebody\nRun-Id: {RUN}\n\n"
+    );
+    assert_eq!(shown.replace("Z\n", "+00:00\n"), expected);
+    assert_eq!(worktree.ahead().await.unwrap(), 1);
+    assert!(worktree.log(5, None).await.unwrap().contains("feat: add x"));
+    let shown = worktree.show(commit.short(), None).await.unwrap();
+    assert!(
+        shown.contains("+x") && shown.contains(&format!("Run-Id: {RUN}")),
+        "{shown}"
+    );
+    assert!(worktree.diff(From::Head, None).await.unwrap().is_empty());
+    let all = worktree
+        .diff(From::Base, Some(&WorktreePath::try_new("x").unwrap()))
+        .await
+        .unwrap();
+    assert_eq!(all.files.len(), 1);
+    assert!(worktree.show("no-such-branch", None).await.is_err());
+}
+
+#[tokio::test]
+async fn the_same_commit_at_the_same_time_is_the_same() {
+    let site = Site::new();
+    let mut bundles = Bundles::default();
+    let worktree = site.ensure(&[]).await;
+    site.shell(&worktree, "echo x > x").await;
+    bundles.save(&worktree).await.unwrap();
+    let other = Site::with_source(&site);
+    let elsewhere = other.ensure_from(RUN, &bundles).await;
+    let made = worktree.commit("feat: x", &author()).await.unwrap();
+    assert_eq!(elsewhere.commit("feat: x", &author()).await.unwrap(), made);
+}
+
+#[tokio::test]
+async fn publishing_brings_the_branch_to_the_source_and_may_be_repeated() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    assert_eq!(worktree.publish().await.unwrap(), None);
+    site.shell(&worktree, "echo x > x").await;
+    let Commit::Made(commit) = worktree.commit("feat: x", &author()).await.unwrap() else {
+        panic!("nothing was made")
+    };
+    for _ in 0..2 {
+        assert_eq!(worktree.publish().await.unwrap().as_ref(), Some(&commit));
+        assert_eq!(
+            git(&site.source, &["rev-parse", worktree.branch()]),
+            commit.as_str()
+        );
+    }
+    assert_eq!(git(&site.source, &["show", &format!("{commit}:x")]), "x");
+    git(&site.source, &["fsck", "--strict"]);
+    assert_eq!(
+        git(&site.source, &["rev-parse", "main"]),
+        worktree.base().as_str()
+    );
+    // Another run may start there.
+    let (start, none) = (StartPoint::Commit(commit.clone()), Bundles::default());
+    let next = site
+        .worktrees
+        .ensure(CHILD, &site.repository, &start, &[], &none)
+        .await
+        .unwrap();
+    assert_eq!(next.base(), &commit);
+}
+
+#[tokio::test]
+async fn a_child_goes_on_where_its_parent_stands() {
+    let site = Site::new();
+    let mut bundles = Bundles::default();
+    let parent = site.ensure(&[]).await;
+    site.shell(&parent, "echo committed > a").await;
+    parent.commit("feat: a", &author()).await.unwrap();
+    site.shell(&parent, "echo open > b").await;
+    bundles.save(&parent).await.unwrap();
+    let other = Site::with_source(&site);
+    let child = other.ensure_from(CHILD, &bundles).await;
+    assert_eq!(child.branch(), format!("nightcrew/{CHILD}"));
+    assert_eq!(child.head().await.unwrap(), parent.head().await.unwrap());
+    assert_eq!(
+        other.shell(&child, "cat a b; git status --short").await.1,
+        "committed\nopen\n?? b\n"
+    );
+    other.shell(&child, "echo more >> b").await;
+    let snapshot = bundles.save(&child).await.unwrap();
+    assert_eq!(snapshot.changes.files.len(), 1);
+}
+
+#[tokio::test]
+async fn nested_repositories_and_odd_files_do_not_stop_a_snapshot() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let script = "git init -q empty && echo x > empty/file; \
+                  git init -q full && cd full && echo y > file && git add . && git -c user.name=a -c user.email=a commit -qm a && cd ..; \
+                  mkfifo pipe; echo z > locked && chmod 000 locked; mkdir shut && echo s > shut/file && chmod 000 shut; \
+                  ln -s /etc/passwd .gitmodules; echo g > 'git~1'; echo b > 'back\\slash'; echo n > $'new\\nline'; echo u > $'\\xff'";
+    assert_eq!(site.shell(&worktree, script).await, (0, String::new()));
+    let mut bundles = Bundles::default();
+    let snapshot = bundles.save(&worktree).await.unwrap();
+    let mut left: Vec<_> = snapshot
+        .left_out
+        .iter()
+        .map(|left| (left.path.as_str(), left.why))
+        .collect();
+    left.sort_by_key(|left| left.0);
+    let odd = [
+        ".gitmodules",
+        "empty/.git",
+        "full/.git",
+        "locked",
+        "pipe",
+        "shut",
+    ]
+    .map(|path| (path, Why::Odd));
+    assert_eq!(left, odd);
+    let other = Site::with_source(&site);
+    let restored = other.ensure_from(RUN, &bundles).await;
+    let text = other
+        .shell(
+            &restored,
+            "cat empty/file full/file 'git~1' 'back\\slash' $'new\\nline' $'\\xff'",
+        )
+        .await
+        .1;
+    assert_eq!(text, "x\ny\ng\nb\nn\nu\n");
+    site.shell(&worktree, "chmod 700 shut").await;
+    drop(worktree);
+    site.worktrees.remove(RUN).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tracked_file_that_may_not_be_read_is_not_taken_for_deleted() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    site.shell(&worktree, "chmod 000 src README; echo x > x")
+        .await;
+    let snapshot = worktree.snapshot(None).await.unwrap().unwrap();
+    let paths: Vec<_> = snapshot
+        .changes
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect();
+    assert_eq!(paths, ["x"]);
+}
+
+#[tokio::test]
+async fn what_is_planted_in_the_worktree_never_runs() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let script = "mkdir -p hooks sub && printf '#!/bin/sh\\ntouch /work/ran /nightcrew/git/ran\\n' | tee hooks/pre-commit hooks/post-checkout \
+                  hooks/reference-transaction hooks/post-index-change > sub/evil; chmod +x hooks/* sub/evil; \
+                  printf '* filter=evil diff=evil merge=evil\\n' > .gitattributes; \
+                  printf '[core]\\n\\tfsmonitor = /work/sub/evil\\n\\thooksPath = /work/hooks\\n[filter \"evil\"]\\n\\tclean = /work/sub/evil\\n\\tsmudge = /work/sub/evil\\n\
+                  [diff \"evil\"]\\n\\ttextconv = /work/sub/evil\\n\\tcommand = /work/sub/evil\\n' > config; cp config .gitconfig; \
+                  git init -q sub/nested && cat config >> sub/nested/.git/config && cp hooks/* sub/nested/.git/hooks/ && echo x > sub/nested/x; \
+                  printf '[submodule \"s\"]\\n\\tpath = s\\n\\turl = ext::sh -c touch%% /work/ran\\n\\tupdate = !touch /work/ran\\n' > .gitmodules";
+    assert_eq!(site.shell(&worktree, script).await, (0, String::new()));
+    let mut bundles = Bundles::default();
+    bundles.save(&worktree).await.unwrap();
+    worktree.commit("feat: innocent", &author()).await.unwrap();
+    worktree.diff(From::Base, None).await.unwrap();
+    worktree.show("HEAD", None).await.unwrap();
+    worktree.publish().await.unwrap();
+    bundles.save(&worktree).await.unwrap();
+    let other = Site::with_source(&site);
+    let restored = other.ensure_from(RUN, &bundles).await;
+    for (site, worktree) in [(&site, &worktree), (&other, &restored)] {
+        let ran = site
+            .shell(worktree, "ls ran /nightcrew/git/ran; git init -q /tmp/x")
+            .await
+            .1;
+        assert_eq!(ran.matches("No such file").count(), 2, "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn dot_git_can_neither_be_replaced_nor_written() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let head = worktree.head().await.unwrap();
+    for script in [
+        "rm -f .git",
+        "mv .git other",
+        "echo gitdir: /tmp > .git",
+        "ln -sf /tmp .git",
+        "cp -r /nightcrew/git /tmp/g && mv -f /tmp/g .git",
+        "echo x > /nightcrew/git/config",
+        "echo x > /nightcrew/git/hooks",
+        "git config core.pager evil",
+        "git update-ref HEAD $(git commit-tree -m x HEAD^{tree})",
+        "echo x > /nightcrew/mirror/objects/x",
+        "chmod 777 .git",
+    ] {
+        let (code, said) = site.shell(&worktree, script).await;
+        assert_ne!(code, 0, "{script}: {said}");
+    }
+    assert_eq!(worktree.head().await.unwrap(), head);
+    let plain = WorktreePath::try_new("ok").unwrap();
+    worktree.files().replace(&plain, b"ok").unwrap();
+    assert_eq!(
+        site.shell(&worktree, "git status --short").await.1,
+        "?? ok\n"
+    );
+}
+
+#[tokio::test]
+async fn files_are_not_reached_through_links_out_of_the_worktree() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let secret = site.state.path().join("secret");
+    fs::write(&secret, "s3cret").unwrap();
+    let tree = tree(&worktree);
+    symlink(site.state.path(), tree.join("out")).unwrap();
+    symlink(&secret, tree.join("direct")).unwrap();
+    symlink("../../../../../secret", tree.join("up")).unwrap();
+    symlink("/proc/self/root", tree.join("magic")).unwrap();
+    symlink("README", tree.join("inside")).unwrap();
+    let files = worktree.files();
+    for path in ["out/secret", "direct", "up", "magic/etc/passwd"] {
+        assert!(
+            files.read(&WorktreePath::try_new(path).unwrap()).is_err(),
+            "{path}"
+        );
+        assert!(
+            files
+                .replace(&WorktreePath::try_new(path).unwrap(), b"x")
+                .is_err(),
+            "{path}"
+        );
+    }
+    assert!(
+        files
+            .replace(&WorktreePath::try_new("out/new/file").unwrap(), b"x")
+            .is_err()
+    );
+    assert!(
+        files
+            .read(&WorktreePath::try_new("inside").unwrap())
+            .is_ok()
+    );
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "s3cret");
+    assert!(!site.state.path().join("new").exists());
+    // Links are saved as links, not as what they point to.
+    let snapshot = worktree.snapshot(None).await.unwrap().unwrap();
+    assert!(!String::from_utf8_lossy(&snapshot.bundle).contains("s3cret"));
+    assert!(
+        snapshot
+            .changes
+            .files
+            .iter()
+            .all(|file| !file.diff.contains("s3cret"))
+    );
+}
+
+#[tokio::test]
+async fn replacing_keeps_the_executable_bit_and_makes_folders() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let (tool, deep) = (
+        WorktreePath::try_new("tool").unwrap(),
+        WorktreePath::try_new("a/b/c").unwrap(),
+    );
+    site.shell(&worktree, "echo old > tool; chmod 755 tool; mkfifo pipe")
+        .await;
+    assert!(worktree.files().replace(&tool, b"new").unwrap());
+    assert!(!worktree.files().replace(&deep, b"deep").unwrap());
+    assert_eq!(
+        fs::metadata(tree(&worktree).join("tool"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o755
+    );
+    assert_eq!(site.shell(&worktree, "cat tool a/b/c").await.1, "newdeep");
+    // Reading a pipe would wait for ever.
+    assert!(
+        worktree
+            .files()
+            .read(&WorktreePath::try_new("pipe").unwrap())
+            .is_err()
+    );
+    assert!(
+        worktree
+            .files()
+            .replace(&WorktreePath::try_new("a/b").unwrap(), b"x")
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn too_much_is_refused_with_what_to_do() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    site.shell(&worktree, "truncate -s 60M big").await;
+    let error = worktree.snapshot(None).await.unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::FileTooLarge { .. }) && error.is_for_the_agent(),
+        "{error}"
+    );
+    site.shell(
+        &worktree,
+        "rm big; for i in 1 2; do head -c 40000000 /dev/urandom > part$i; done",
+    )
+    .await;
+    let error = worktree.snapshot(None).await.unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::TooMuch { .. }) && error.is_for_the_agent(),
+        "{error}"
+    );
+    site.shell(&worktree, "rm part*; echo small > small").await;
+    assert_eq!(
+        worktree
+            .snapshot(None)
+            .await
+            .unwrap()
+            .unwrap()
+            .changes
+            .files
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn locks_of_a_git_that_was_killed_do_not_stop_the_next() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    site.shell(&worktree, "echo x > x").await;
+    let git_dir = tree(&worktree).with_file_name("git");
+    fs::write(git_dir.join("capture.index.lock"), "").unwrap();
+    fs::write(git_dir.join(format!("refs/heads/nightcrew/{RUN}.lock")), "").unwrap();
+    fs::write(git_dir.join("HEAD.lock"), "").unwrap();
+    assert!(matches!(
+        worktree.commit("x", &author()).await.unwrap(),
+        Commit::Made(_)
+    ));
+}
+
+#[tokio::test]
+async fn runs_that_start_together_share_the_mirror() {
+    let site = Site::new();
+    let runs: Vec<_> = (1..=8)
+        .map(|n| schemas::RunId::from_uuid(uuid::Uuid::from_u128(n)))
+        .collect();
+    let bundles = Bundles::default();
+    let ensure = |run| {
+        site.worktrees
+            .ensure(run, &site.repository, &StartPoint::Base, &[], &bundles)
+    };
+    let made = futures::future::join_all(runs.iter().map(|run| ensure(*run))).await;
+    assert!(made.iter().all(Result::is_ok));
+    assert_eq!(site.worktrees.runs().unwrap(), runs);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_typed_error() {
+    let site = Site::new();
+    let no_branch = Repository::try_new("r", site.source.to_str().unwrap(), "no-such").unwrap();
+    let no_source = Repository::try_new("n", "/no/such/folder", "main").unwrap();
+    let bundles = Bundles::default();
+    for repository in [no_branch, no_source] {
+        let made = site
+            .worktrees
+            .ensure(RUN, &repository, &StartPoint::Base, &[], &bundles)
+            .await;
+        assert!(
+            matches!(made, Err(EnsureError::Mirror(_))),
+            "{:?}",
+            made.err()
+        );
+    }
+    let id = CommitId::try_new("1".repeat(40)).unwrap();
+    let lost = SnapshotRef {
+        base: id.clone(),
+        head: id.clone(),
+        commit: id,
+        bundle: "none".into(),
+    };
+    let made = site
+        .worktrees
+        .ensure(RUN, &site.repository, &StartPoint::Base, &[lost], &bundles)
+        .await;
+    assert!(made.is_err());
+}
