@@ -136,16 +136,16 @@ impl Envelope {
         // An empty value says as little as none.
         let get = |name: &'static str| get(name).filter(|value| !value.is_empty());
         let need = |name: &'static str| get(name).ok_or(InvalidEnvelope::Missing(name));
+        let version = schema_version(need("ce-dataschema")?)?;
+        if version > SCHEMA_VERSION {
+            return Err(InvalidEnvelope::FutureVersion { found: version });
+        }
         let spec = need("ce-specversion")?;
         if spec != SPEC_VERSION {
             return Err(InvalidEnvelope::Unreadable {
                 header: "ce-specversion",
                 value: spec.to_owned(),
             });
-        }
-        let version = schema_version(need("ce-dataschema")?)?;
-        if version > SCHEMA_VERSION {
-            return Err(InvalidEnvelope::FutureVersion { found: version });
         }
         Ok(Self {
             id: EventId::new(need("ce-id")?),
