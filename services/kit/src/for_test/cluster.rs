@@ -11,11 +11,14 @@ use tempfile::TempDir;
 use super::{bus_config, make_identity, settings};
 use crate::bus::{Bus, BusConfig};
 use crate::identity::{ClusterNode, Identity, Service, cluster_config};
-use crate::nats_server::NatsServer;
+use crate::nats_server::{NatsServer, StartError};
 use crate::streams::{self, StreamOptions};
 
 /// Time for a cluster to elect its leaders.
 const QUORUM_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often servers are started on fresh ports.
+const START_ATTEMPTS: usize = 3;
 
 /// Between two looks whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -109,8 +112,24 @@ fn server_name(index: usize) -> String {
     format!("n{index}")
 }
 
-/// All at once: each waits for the others before it listens to clients.
+/// A port of ours may be taken by somebody else before a server listens there: then with others.
 async fn start_servers(identity: &Identity, folder: &Path, count: usize) -> Vec<NatsServer> {
+    for _ in 1..START_ATTEMPTS {
+        if let Ok(servers) = try_start_servers(identity, folder, count).await {
+            return servers;
+        }
+    }
+    try_start_servers(identity, folder, count)
+        .await
+        .expect("nats-servers that start")
+}
+
+/// All at once: each waits for the others before it elects.
+async fn try_start_servers(
+    identity: &Identity,
+    folder: &Path,
+    count: usize,
+) -> Result<Vec<NatsServer>, StartError> {
     let routes = free_ports(count);
     let starts = routes.iter().enumerate().map(|(index, port)| {
         let name = server_name(index);
@@ -125,9 +144,7 @@ async fn start_servers(identity: &Identity, folder: &Path, count: usize) -> Vec<
         fs::write(&config_file, text).expect("a configuration that can be written");
         NatsServer::start(settings(config_file, folder.join(name)))
     });
-    future::try_join_all(starts)
-        .await
-        .expect("nats-servers that start")
+    future::try_join_all(starts).await
 }
 
 /// Ports that were free a moment ago. Each server must know the others' before any of them runs.
