@@ -4,6 +4,7 @@
 //! envelope name the same run, its size. What does not pass is a [`DecodeError`] that names the message.
 
 mod decode;
+mod verbatim;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::class::{Classified, ErrorClass};
 
 pub use decode::{DecodeError, MAX_BODY_BYTES, Undecodable};
 pub(crate) use decode::{RawMessage, direct, from_delivery, raw};
+pub use verbatim::Verbatim;
+pub(crate) use verbatim::{NotInStream, verbatim};
 
 /// How long a public event stays in the log: a quarter, the longest window that a report looks back on.
 const PUBLIC_EVENT_TTL: Duration = Duration::from_hours(90 * 24);
@@ -146,6 +149,8 @@ pub struct Stored {
     pub kinds: Vec<String>,
     /// Its sequence in the stream. That of a message with `started` or `resumed` is an epoch.
     pub sequence: u64,
+    /// The run's message that a journal message came after, 0 for a first one; none for other messages.
+    pub after: Option<u64>,
     /// When the stream stored it, by the server's clock.
     pub time: Timestamp,
     /// Its body; empty when only headers were asked for.

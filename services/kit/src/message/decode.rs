@@ -1,6 +1,6 @@
 //! From the three shapes in which NATS hands a stored message out to [`Stored`], checked.
 
-use async_nats::header::HeaderMap;
+use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use async_nats::jetstream;
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -97,15 +97,15 @@ impl Classified for DecodeError {
 }
 
 /// What NATS knows of a stored message, before anything in it is believed.
-struct Parts<'a> {
-    subject: &'a str,
-    headers: Option<&'a HeaderMap>,
-    sequence: u64,
-    time: Timestamp,
-    body: Bytes,
+pub(super) struct Parts<'a> {
+    pub(super) subject: &'a str,
+    pub(super) headers: Option<&'a HeaderMap>,
+    pub(super) sequence: u64,
+    pub(super) time: Timestamp,
+    pub(super) body: Bytes,
 }
 
-fn stored(parts: Parts<'_>) -> Result<Stored, DecodeError> {
+pub(super) fn stored(parts: Parts<'_>) -> Result<Stored, DecodeError> {
     let sequence = parts.sequence;
     let subject = parts.subject;
     check(parts).map_err(|reason| DecodeError {
@@ -147,11 +147,18 @@ fn check(parts: Parts<'_>) -> Result<Stored, Undecodable> {
                 .collect()
         })
         .unwrap_or_default();
+    // The server keeps the expectation that a message was appended with.
+    let after = parts
+        .headers
+        .filter(|_| is_decision(&subject))
+        .and_then(|headers| headers.get(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE))
+        .and_then(|after| after.as_str().parse().ok());
     Ok(Stored {
         subject,
         envelope,
         kinds,
         sequence: parts.sequence,
+        after,
         time: parts.time,
         body: parts.body,
     })
