@@ -6,6 +6,7 @@
 //! A publish is sent only while the connection is up. The client library would otherwise queue it and send it
 //! whenever the bus returns, long after its caller was told that it failed.
 
+mod fetch;
 mod publish;
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! What kind of failure an error is: the one question a consumer, a handler and an HTTP route ask of it.
 
+pub use crate::telemetry::chain;
+
 /// What has to happen with the message that led to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
@@ -18,16 +20,4 @@ pub trait Classified: std::error::Error {
 
     /// A stable snake_case name, for dead letters, metrics and `--json`.
     fn code(&self) -> &'static str;
-}
-
-/// The error and all its causes in one line, outermost first.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -66,12 +66,22 @@ struct Answer {
     error: Option<ApiError>,
 }
 
+/// An error as JetStream's answers carry it.
 #[derive(Deserialize)]
-struct ApiError {
+pub(super) struct ApiError {
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl From<ApiError> for Fault {
+    fn from(error: ApiError) -> Self {
+        Self::Api {
+            code: error.err_code,
+            description: error.description,
+        }
+    }
 }
 
 /// A message that is not of a run's journal could not be published.
@@ -234,7 +244,7 @@ impl Bus {
     }
 
     /// Why no answer came: the server tells a refused subject beside the answer, and the answer never.
-    async fn silence(&self, subject: &str) -> Fault {
+    pub(super) async fn silence(&self, subject: &str) -> Fault {
         let mut refusals = self.shared.refusals.clone();
         let of_subject = |text: &Option<String>| {
             text.as_deref()
@@ -255,10 +265,7 @@ fn parse(answer: &[u8]) -> Result<Ack, Fault> {
     let answer: Answer =
         serde_json::from_slice(answer).map_err(|error| Fault::Garbled(error.to_string()))?;
     match answer.error {
-        Some(error) => Err(Fault::Api {
-            code: error.err_code,
-            description: error.description,
-        }),
+        Some(error) => Err(error.into()),
         None => Ok(Ack {
             sequence: answer.seq,
             duplicate: answer.duplicate,
@@ -287,15 +294,12 @@ fn publish_error(subject: String, fault: Fault) -> PublishError {
 /// JetStream's `err_code`s that are told apart.
 pub(crate) mod code {
     pub(crate) const MESSAGE_NOT_FOUND: u64 = 10037;
-    pub(crate) const CONSUMER_NOT_FOUND: u64 = 10014;
-    pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
     /// Account limits are reached.
     pub(crate) const ACCOUNT_FULL: u64 = 10002;
     /// The server's store is full.
     pub(crate) const SERVER_FULL: u64 = 10023;
     /// Storing failed; with discard new this is how a full stream answers.
     pub(crate) const STORE_FAILED: u64 = 10077;
-    pub(crate) const TOO_LARGE: u64 = 10054;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
     /// The same id is on its way into the stream.
     pub(crate) const DUPLICATE_IN_FLIGHT: u64 = 10158;

@@ -1,0 +1,150 @@
+//! What is parked can be seen, replayed and dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_nats::HeaderMap;
+use kit::bus::Bus;
+use kit::class::Classified as _;
+use kit::consume::{ErrorClass, Fate};
+use kit::dead::{self, Parked, Replayed};
+use kit::identity::Service;
+use kit::journal::Journal;
+
+use crate::consume::{Loop, OPTIONS, Wrong, run_of, wake};
+use crate::fixture::{Fixture, cancel, new_run, requested, until};
+
+async fn parked(bus: &Bus, count: usize) -> Vec<Parked> {
+    until("parked messages", || async {
+        let parked = dead::list(bus, 0, 100).await.unwrap();
+        (parked.len() == count).then_some(parked)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_parked_message_is_handled_again_by_its_service() {
+    let fixture = Fixture::start().await;
+    let (bus, person) = (
+        fixture.runner().await,
+        fixture.connect(Service::Nightcrew).await,
+    );
+    let journal = Journal::new(&bus);
+    let mended = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&mended);
+    let run = wake(&journal).await;
+    let reading = Loop::start(&bus, OPTIONS, move |delivery| {
+        assert_eq!(run_of(&delivery), run);
+        let mended = seen.load(Ordering::SeqCst);
+        async move {
+            if mended {
+                Ok(Fate::Ack)
+            } else {
+                Err(Wrong(ErrorClass::Broken))
+            }
+        }
+    });
+    let letter = parked(&person, 1).await.remove(0);
+    assert_eq!(
+        letter.letter.consumer.as_deref(),
+        Some("agent-runner-wakes")
+    );
+    assert_eq!(letter.letter.reason, "it went wrong");
+    let error = dead::replay(&person, letter.sequence).await.unwrap_err();
+    assert_eq!(error.code(), "dead_still_broken");
+    parked(&person, 1).await;
+    mended.store(true, Ordering::SeqCst);
+    let replayed = dead::replay(&person, letter.sequence).await.unwrap();
+    assert_eq!(replayed, Replayed::Handled);
+    parked(&person, 0).await;
+    // Nothing was added to the run.
+    assert_eq!(journal.read(run, 1).await.unwrap().len(), 1);
+    reading.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_is_parked_with_its_reason() {
+    let fixture = Fixture::start().await;
+    let (bus, person) = (
+        fixture.runner().await,
+        fixture.connect(Service::Nightcrew).await,
+    );
+    let run = new_run();
+    let subject = requested(run).subject.to_string();
+    bus.client()
+        .publish_with_headers(subject.clone(), HeaderMap::new(), "rubbish".into())
+        .await
+        .unwrap();
+    let reading = Loop::start(&bus, OPTIONS, |_| async { Ok(Fate::Ack) });
+    let letter = parked(&person, 1).await.remove(0).letter;
+    assert_eq!(letter.code, "bad_envelope");
+    assert_eq!(letter.subject, subject);
+    assert!(letter.reason.contains("is missing"), "{}", letter.reason);
+    let error = dead::replay(&person, 1).await.unwrap_err();
+    assert_eq!(error.code(), "dead_still_broken");
+    dead::drop(&person, 1).await.unwrap();
+    assert_eq!(
+        dead::drop(&person, 1).await.unwrap_err().code(),
+        "dead_unknown"
+    );
+    assert_eq!(
+        dead::show(&person, 1).await.unwrap_err().code(),
+        "dead_unknown"
+    );
+    reading.stop().await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_was_never_published_starts_its_run_once() {
+    let fixture = Fixture::start().await;
+    let (bridge, person) = (
+        fixture.connect(Service::ChatBridge).await,
+        fixture.connect(Service::Nightcrew).await,
+    );
+    let run = new_run();
+    // Twice the same: parked once.
+    for _ in 0..2 {
+        dead::park_outgoing(
+            &bridge,
+            &requested(run),
+            "unknown_agent",
+            "nobody is called so",
+        )
+        .await
+        .unwrap();
+    }
+    let letter = parked(&person, 1).await.remove(0);
+    let replayed = dead::replay(&person, letter.sequence).await.unwrap();
+    assert!(matches!(replayed, Replayed::Published(_)), "{replayed:?}");
+    dead::park_outgoing(&person, &requested(run), "again", "again")
+        .await
+        .unwrap();
+    // The stream still knows the first letter's id: forget it, and park under another.
+    parked(&person, 0).await;
+    let mut again = requested(run);
+    again.envelope.id = schemas::EventId::new("another-way-to-the-same-run");
+    dead::park_outgoing(&person, &again, "again", "again")
+        .await
+        .unwrap();
+    let letter = parked(&person, 1).await.remove(0);
+    let replayed = dead::replay(&person, letter.sequence).await.unwrap();
+    assert_eq!(replayed, Replayed::AlreadyThere);
+    assert_eq!(Journal::new(&person).read(run, 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_parked_signal_is_published_again() {
+    let fixture = Fixture::start().await;
+    let person = fixture.connect(Service::Nightcrew).await;
+    let run = new_run();
+    dead::park_outgoing(&person, &cancel(run, "c"), "test", "test")
+        .await
+        .unwrap();
+    let letter = parked(&person, 1).await.remove(0);
+    let replayed = dead::replay(&person, letter.sequence).await.unwrap();
+    assert!(matches!(replayed, Replayed::Published(_)));
+    assert_eq!(
+        Journal::new(&person).signals(run, 1).await.unwrap().len(),
+        1
+    );
+}

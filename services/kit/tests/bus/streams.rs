@@ -1,0 +1,173 @@
+//! Streams and consumers are made, compared and upgraded.
+
+use async_nats::jetstream::stream::{Config, StorageType};
+use kit::bus::{Bus, BusConfig, ConnectError};
+use kit::class::Classified as _;
+use kit::for_test::TestBus;
+use kit::identity::Service;
+use kit::streams::{EnsureError, Report, StreamOptions, ensure};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use crate::fixture::{config, connect};
+
+async fn setup(server: &TestBus) -> Bus {
+    connect(&server.url(), Service::Setup, server.creds(Service::Setup)).await
+}
+
+const OPTIONS: StreamOptions = StreamOptions::single_node();
+
+#[tokio::test]
+async fn everything_is_made_once() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    let first = ensure(&bus, &OPTIONS).await.unwrap();
+    assert!(first.created.contains(&"SWARM".to_owned()), "{first:?}");
+    assert!(
+        first
+            .created
+            .contains(&"SWARM/agent-runner-wakes".to_owned())
+    );
+    assert_eq!(first.unchanged, 0);
+    let second = ensure(&bus, &OPTIONS).await.unwrap();
+    let unchanged = first.created.len();
+    assert_eq!(
+        second,
+        Report {
+            unchanged,
+            ..Report::default()
+        }
+    );
+}
+
+#[tokio::test]
+async fn two_at_once_come_to_the_same() {
+    let server = TestBus::start().await;
+    let (one, other) = (setup(&server).await, setup(&server).await);
+    let (a, b) = tokio::join!(ensure(&one, &OPTIONS), ensure(&other, &OPTIONS));
+    a.unwrap();
+    b.unwrap();
+    let after = ensure(&one, &OPTIONS).await.unwrap();
+    assert_eq!((after.created.len(), after.updated.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_can_be_changed_is_changed() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    // As an older version could have left it.
+    let older = Config {
+        name: "SWARM".to_owned(),
+        subjects: vec![schemas::subject::filter::RUNS.to_owned()],
+        max_bytes: 1 << 30,
+        ..Config::default()
+    };
+    bus.jetstream().create_stream(older).await.unwrap();
+    let report = ensure(&bus, &OPTIONS).await.unwrap();
+    let (name, fields) = &report.updated[0];
+    assert_eq!(name, "SWARM");
+    let fields: Vec<_> = fields.iter().map(|field| field.field.as_str()).collect();
+    for field in [
+        "allow_atomic",
+        "allow_direct",
+        "discard",
+        "max_bytes",
+        "subjects",
+    ] {
+        assert!(fields.contains(&field), "{field} is not among {fields:?}");
+    }
+    let again = ensure(&bus, &OPTIONS).await.unwrap();
+    assert!(again.updated.is_empty(), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_changed_stops_the_start_by_name() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    let foreign = Config {
+        name: "DEAD".to_owned(),
+        subjects: vec![schemas::subject::filter::DEAD.to_owned()],
+        storage: StorageType::Memory,
+        ..Config::default()
+    };
+    bus.jetstream().create_stream(foreign).await.unwrap();
+    let error = ensure(&bus, &OPTIONS).await.unwrap_err();
+    let EnsureError::Fixed { what, fields } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(what, "DEAD");
+    assert_eq!(fields[0].field, "storage");
+    assert_eq!(
+        error.to_string(),
+        "DEAD can not be used: storage is \"memory\" where \"file\" is wanted can not be changed"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_our_subjects_is_named_by_the_server() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    let foreign = Config {
+        name: "FOREIGN".to_owned(),
+        subjects: vec![schemas::subject::filter::RUNS.to_owned()],
+        ..Config::default()
+    };
+    bus.jetstream().create_stream(foreign).await.unwrap();
+    let error = ensure(&bus, &OPTIONS).await.unwrap_err();
+    assert_eq!(error.code(), "stream_create");
+}
+
+#[tokio::test]
+async fn whoever_has_no_credentials_is_refused() {
+    let server = TestBus::start().await;
+    let anonymous = BusConfig {
+        creds: None,
+        ..config(&server.url(), Service::AgentRunner, "unused".into())
+    };
+    let error = Bus::connect(&anonymous).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unauthorized { .. }),
+        "{error:?}"
+    );
+    let missing = config(
+        &server.url(),
+        Service::AgentRunner,
+        "/nowhere/x.creds".into(),
+    );
+    let error = Bus::connect(&missing).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Credentials { .. }),
+        "{error:?}"
+    );
+    let nobody = BusConfig {
+        urls: vec!["nats://127.0.0.1:1".to_owned()],
+        ..anonymous
+    };
+    let error = Bus::connect(&nobody).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let old = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let info =
+            br#"INFO {"server_id":"old","version":"2.9.25","max_payload":1048576,"headers":true}"#;
+        client.write_all(info).await.unwrap();
+        client.write_all(b"\r\nPONG\r\n").await.unwrap();
+        // Stays until the client has gone.
+        let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+    });
+    let config = BusConfig {
+        creds: None,
+        ..config(&url, Service::AgentRunner, "unused".into())
+    };
+    let error = Bus::connect(&config).await.unwrap_err();
+    assert!(error.to_string().contains("2.9.25"), "{error}");
+    old.abort();
+}
