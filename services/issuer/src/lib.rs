@@ -14,7 +14,9 @@ mod domain;
 mod handle;
 mod key;
 
-use async_nats::Client;
+use std::time::Duration;
+
+use async_nats::{Client, SubscribeError, UnsubscribeError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kit::service::Context;
@@ -24,6 +26,10 @@ use schemas::subject::filter;
 pub use config::{Config, DEFAULT_MAX_LIFETIME};
 pub use domain::Issuer;
 pub use key::KeyError;
+
+/// How long the last requests may take at shutdown. The server answers in a millisecond or is gone; whoever asked
+/// asks again.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the service needs from outside.
 #[derive(Clone, Debug)]
@@ -71,8 +77,7 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Run
         .queue_subscribe(subject.clone(), ask::ISSUER.to_owned())
         .await
         .map_err(|error| failed(Box::new(error)))?;
-    deps.client
-        .flush()
+    seen_by_server(&deps.client)
         .await
         .map_err(|error| failed(Box::new(error)))?;
     tracing::info!(kid = issuer.kid(), "issuer is ready");
@@ -92,14 +97,31 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Run
     Ok(())
 }
 
+/// Returns once the server has acted on all that was sent so far, such as a subscription. A flush alone only says
+/// that it was sent: draining a subscription waits for the server.
+async fn seen_by_server(client: &Client) -> Result<(), SubscribeError> {
+    let mut probe = client.subscribe(client.new_inbox()).await?;
+    if probe.drain().await.is_ok() {
+        while probe.next().await.is_some() {}
+    }
+    Ok(())
+}
+
 /// Leaves the queue group and answers what the server had already sent here.
 async fn drain(deps: &Deps, issuer: &Issuer, mut requests: async_nats::Subscriber) {
-    if let Err(error) = requests.unsubscribe().await {
-        tracing::debug!(%error, "the connection is gone, nothing is left to answer");
-        return;
-    }
-    while let Some(request) = requests.next().await {
-        handle::answer(deps, issuer, request).await;
+    let answered = async {
+        requests.drain().await?;
+        while let Some(request) = requests.next().await {
+            handle::answer(deps, issuer, request).await;
+        }
+        Ok::<(), UnsubscribeError>(())
+    };
+    match tokio::time::timeout(DRAIN_WITHIN, answered).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the connection is gone, nothing is left to answer")
+        }
+        Err(_) => tracing::debug!("the server did not answer, last requests may be unanswered"),
     }
     if let Err(error) = deps.client.flush().await {
         tracing::debug!(%error, "last replies may not have been sent");
