@@ -26,6 +26,7 @@ mod api;
 mod config;
 mod conversation;
 pub mod demo;
+mod digest;
 mod gates;
 mod handle;
 mod player;

@@ -52,7 +52,7 @@ impl Waits {
     /// Waits as the act says. `due` carries the pace over several pauses, so that timers which fire late do not add up.
     async fn wait(&self, act: &Act, request: u64, due: &mut Instant) -> Result<(), Ended> {
         match act {
-            Act::Send(_) => Ok(()),
+            Act::Send(_) | Act::End => Ok(()),
             Act::Cut => Err(Ended),
             Act::Pause(pause) => {
                 *due += *pause;
@@ -152,9 +152,11 @@ impl Player {
             bytes = joined.freeze();
         }
         self.ticket.sent(tokens);
-        if self.acts.is_empty() {
-            // Told now and not when the stream is polled again: with a known length it never is.
-            self.ticket.end(Outcome::Completed);
+        // Told now and not when the stream is polled again: with a known length it never is.
+        match self.acts.front() {
+            None => self.ticket.end(Outcome::Completed),
+            Some(Act::End) => self.ticket.end(Outcome::CutByServer),
+            Some(_) => {}
         }
         Some(bytes)
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::conversation::{Api, Digest, Request};
+use crate::conversation::{Api, Request};
+use crate::digest::Digest;
 use crate::scenario::file::{ReplyFile, StopFile, UsageFile};
 use crate::scenario::template::{self, Vars};
 use crate::tokens;
@@ -130,11 +131,12 @@ impl Reply {
     pub(crate) fn compose(plan: &ReplyFile, request: &Request, vars: &Vars<'_>) -> Self {
         let own_id = request.digest.hex(16);
         let mut blocks = Vec::new();
-        blocks.extend(
-            plan.thinking
-                .as_deref()
-                .map(|text| Block::Thinking(template::render(text, vars, &own_id))),
-        );
+        // The other API has no field for it, so it must not be billed there either.
+        let thinking = plan
+            .thinking
+            .as_deref()
+            .filter(|_| request.api == Api::Anthropic);
+        blocks.extend(thinking.map(|text| Block::Thinking(template::render(text, vars, &own_id))));
         blocks.extend(
             plan.text
                 .as_deref()

@@ -27,6 +27,8 @@ pub(crate) enum Act {
     Hold,
     /// The connection ends.
     Cut,
+    /// The body ends as if all were well, though the answer is not whole.
+    End,
 }
 
 /// An answer, ready to be played.
@@ -106,7 +108,7 @@ pub(crate) fn write(selected: &Selected, request: &Request, request_id: &str) ->
         let waits = inserts.iter().flat_map(|insert| &insert.acts);
         head.extend(
             waits
-                .filter(|act| !matches!(act, Act::Send(_) | Act::Cut))
+                .filter(|act| !matches!(act, Act::Send(_) | Act::Cut | Act::End))
                 .cloned(),
         );
         Script {
@@ -191,7 +193,7 @@ fn inserts(selected: &Selected, request: &Request, request_id: &str) -> Vec<Inse
             let frame = request.api.error_frame(&overloaded(), request_id);
             Insert {
                 after: Some(*after_tokens),
-                acts: vec![Act::Send(frame)],
+                acts: vec![Act::Send(frame), Act::End],
                 ends: true,
             }
         }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Failure, FailureKind, Frame, json_bytes};
-use crate::conversation::{Api, Digest, InvalidRequest, Part, Request, Role, ToolResult};
+use crate::conversation::{Api, InvalidRequest, Part, Request, Role, ToolResult};
+use crate::digest::Digest;
 use crate::reply::{Block, Reply, Stop, Usage};
 use crate::tokens;
 

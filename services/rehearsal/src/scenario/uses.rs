@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::conversation::Digest;
+use crate::digest::Digest;
 
 /// How many (rule, conversation) pairs are remembered: ten rules with `times` over a bench of a few thousand
 /// conversations. The oldest is forgotten first, and its rule then starts again.

@@ -175,6 +175,12 @@ async fn an_error_in_a_stream_is_its_end() {
             }
         );
 
+        let seen = rig.server.requests(0).requests;
+        assert_eq!(
+            (seen[0].outcome, seen[0].output_tokens),
+            (Outcome::CutByServer, 2)
+        );
+
         let whole = rig.ask(api, "x").await;
         assert_eq!(
             whole.status(),

@@ -184,3 +184,14 @@ async fn models_are_listed_in_the_shape_of_the_api() {
         "rehearsal/org/name"
     );
 }
+
+#[tokio::test]
+async fn what_this_api_can_not_tell_is_not_counted() {
+    let rig =
+        Rig::playing("\n  - name: thinks\n    reply: {thinking: long and hard, text: abcd}\n")
+            .await;
+    let events = events(rig.ask_streaming(Openai, "go").await).await;
+
+    assert_eq!(events[events.len() - 2]["usage"]["completion_tokens"], 1);
+    assert_eq!(rig.server.requests(0).requests[0].output_tokens, 1);
+}

@@ -131,3 +131,36 @@ async fn scenarios_are_tried_in_their_order() {
         assert_eq!(said(Api::Anthropic, &answer), wanted);
     }
 }
+
+#[test]
+fn the_configuration_is_read_from_the_environment() {
+    use kit::config::{Env, ExposeSecret as _, FileValues, Reader};
+
+    let file = FileValues::default();
+    let env: Env = [
+        ("NIGHTCREW_REHEARSAL_LISTEN", "127.0.0.1:7001"),
+        ("NIGHTCREW_REHEARSAL_SCENARIOS", "a.yaml:b/c.yaml"),
+        ("NIGHTCREW_REHEARSAL_KEY", "sk-1"),
+    ]
+    .into_iter()
+    .collect();
+    let config = Config::read(&mut Reader::new(&env, &file));
+    assert_eq!(config.listen.port(), 7001);
+    assert_eq!(
+        config.scenarios,
+        ["a.yaml", "b/c.yaml"].map(std::path::PathBuf::from)
+    );
+    assert_eq!(config.require_key.unwrap().expose_secret(), "sk-1");
+
+    let nothing = Env::default();
+    let config = Config::read(&mut Reader::new(&nothing, &file));
+    assert_eq!(config.listen, LOOPBACK);
+    assert!(config.scenarios.is_empty() && config.require_key.is_none());
+}
+
+#[test]
+fn the_example_of_the_readme_is_a_scenario() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    Scenario::parse("README.md", example).unwrap();
+}

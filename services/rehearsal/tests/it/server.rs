@@ -147,7 +147,7 @@ async fn many_at_once_are_all_answered() {
         assert!(!until_broken(response).await.1);
     }
     assert!(
-        started.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(10),
         "they wait at the same time: {:?}",
         started.elapsed()
     );
