@@ -108,6 +108,8 @@ async fn follow(bus: &Bus, shared: &Shared, messages: &mut Messages, shutdown: &
 async fn messages(bus: &Bus) -> Result<Messages, StartError> {
     let stream = bus.jetstream().get_stream_no_info(STREAM).await.map_err(StartError::Stream)?;
     let config = OrderedConfig {
+        // The bus refuses a consumer without a name on a stream where it might take another's.
+        name: Some(crate::identity::reader_name(bus.service())),
         filter_subject: filter::RUNS.to_owned(),
         deliver_policy: DeliverPolicy::New,
         headers_only: true,
