@@ -1,1 +1,5 @@
-//! Placeholder until the crate's first module.
+//! What tests across services, the demo and the benches share: real parts to play on.
+
+pub mod demo;
+pub mod person;
+pub mod synapse;

@@ -38,6 +38,13 @@ pub struct ToolOffer {
     pub input_schema: serde_json::Value,
 }
 
+impl ToolOffer {
+    /// Its size in a request, for the estimate of the input.
+    pub fn bytes(&self) -> usize {
+        self.name.len() + self.description.len() + self.input_schema.to_string().len()
+    }
+}
+
 /// One request, its texts loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequest<'a> {

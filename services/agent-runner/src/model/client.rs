@@ -10,7 +10,7 @@ use super::{Api, ModelAnswer, ModelError, ModelRequest, Reader, anthropic, opena
 
 /// A stream that says nothing for so long is taken for stalled. Providers send pings every few seconds; thinking models
 /// pause for up to a minute.
-const STALL: Duration = Duration::from_secs(120);
+const STALL: Duration = Duration::from_mins(2);
 
 /// Bytes of one answer; a model's largest output is well below a megabyte of text.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;

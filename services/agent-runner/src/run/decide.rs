@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use schemas::{
-    AgentName, EventId, RunEvent, RunId, Text,
+    EventId, RunEvent, Text,
     event::{
         ChildEnded, CodeCommitted, ContextLoaded, Failed, FailReason, FileChanged, Finished, HandedOff, Killed,
         Cancelled, MessageReceived, MessageSent, ModelCalled, ModelFailed, ModelReplied, Resumed, ResumeCause,
@@ -197,10 +197,4 @@ fn end_run(state: &RunState, end: End, now: Timestamp) -> Vec<RunEvent> {
         RunEvent::MessageSent(MessageSent { to, text, footer })
     });
     said.into_iter().chain([event]).collect()
-}
-
-/// The run id of a child, from the reply that asked for it.
-pub fn child_run_id(state: &RunState, decision_id: &EventId, index: u32, agent: &AgentName) -> RunId {
-    let trigger = schemas::Trigger::Handoff { parent_run_id: state.run_id(), decision_id: decision_id.clone(), index };
-    RunId::derive(&state.request().project, &trigger, "handoff", agent)
 }

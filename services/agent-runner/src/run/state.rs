@@ -452,6 +452,11 @@ impl RunState {
         !self.inbox.is_empty()
     }
 
+    /// Messages that the model has not seen.
+    pub fn mail(&self) -> &[Text] {
+        &self.inbox
+    }
+
     /// The model's last answer.
     pub const fn last_reply(&self) -> Option<&ModelReplied> {
         self.last_reply.as_ref()

@@ -1,0 +1,117 @@
+//! Keeps the controls up to date.
+//!
+//! Consumes `swarm.control.>` with an ordered consumer of its own, the last message of each subject first. Emits the
+//! fold through a watch. Ordering: by stream sequence. On failure: the consumer is made anew; what was said meanwhile is
+//! read then, because the last word of each target stays in the log.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{DeliverPolicy, StreamError, pull::OrderedConfig},
+    stream::ConsumerError,
+};
+use futures::StreamExt as _;
+use kit::{bus::Bus, class::chain, identity};
+use schemas::{Subject, control::Control, subject::filter};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Controls;
+
+/// The stream of controls.
+const STREAM: &str = "CONTROL";
+
+/// Pause before the consumer is made anew.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The controls can not be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlsError {
+    /// The stream is not to be had.
+    #[error("stream CONTROL is not to be had")]
+    Stream(#[source] async_nats::jetstream::context::GetStreamError),
+    /// How much there is to read is not known.
+    #[error("stream CONTROL does not say how it stands")]
+    Info(#[source] async_nats::jetstream::stream::InfoError),
+    /// No consumer can be made.
+    #[error("no consumer of CONTROL can be made")]
+    Consumer(#[source] ConsumerError),
+    /// The consumer gives no messages.
+    #[error("the consumer of CONTROL gives no messages")]
+    Messages(#[source] StreamError),
+}
+
+/// Keeps a watch up to date.
+#[derive(Debug)]
+pub struct Follower {
+    bus: Bus,
+    sender: watch::Sender<Controls>,
+}
+
+/// Reads the controls as they stand, and gives who will follow them.
+pub async fn follow(bus: &Bus) -> Result<(watch::Receiver<Controls>, Follower), ControlsError> {
+    let (sender, receiver) = watch::channel(Controls::default());
+    let follower = Follower { bus: bus.clone(), sender };
+    follower.read(None).await?;
+    Ok((receiver, follower))
+}
+
+impl Follower {
+    /// Follows until the end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if let Err(error) = self.read(Some(&shutdown)).await {
+                tracing::warn!(error = %chain(&error), "the controls can not be followed now");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// Reads what there is and, when `follow` is given, what comes, until it is cancelled or the consumer fails.
+    async fn read(&self, follow: Option<&CancellationToken>) -> Result<(), ControlsError> {
+        let mut stream = self.bus.jetstream().get_stream(STREAM).await.map_err(ControlsError::Stream)?;
+        if follow.is_none() && stream.info().await.map_err(ControlsError::Info)?.state.messages == 0 {
+            return Ok(());
+        }
+        let config = OrderedConfig {
+            name: Some(identity::reader_name(self.bus.service())),
+            filter_subject: filter::CONTROLS.to_owned(),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ..OrderedConfig::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(ControlsError::Consumer)?;
+        let mut messages = consumer.messages().await.map_err(ControlsError::Messages)?;
+        loop {
+            let message = match follow {
+                None => messages.next().await,
+                Some(shutdown) => tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    message = messages.next() => message,
+                },
+            };
+            let Some(Ok(message)) = message else { return Ok(()) };
+            let pending = message.info().map_or(0, |info| info.pending);
+            self.apply(&message);
+            if follow.is_none() && pending == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(&self, message: &async_nats::jetstream::Message) {
+        let subject = message.subject.parse::<Subject>();
+        let control = serde_json::from_slice::<Control>(&message.payload);
+        let (Ok(Subject::Control(target)), Ok(control), Ok(info)) = (subject, control, message.info()) else {
+            tracing::error!(subject = %message.subject, "a control that can not be read is passed over: nothing it says is done");
+            return;
+        };
+        self.sender.send_if_modified(|controls| {
+            let before = controls.clone();
+            controls.apply(info.stream_sequence, &target, &control);
+            *controls != before
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! Holding a run: the one way to append to it.
+//!
+//! A [`Held`] run owns the fold of its journal and the sequence that its next append expects. What was decided waits in
+//! a buffer until [`Held::flush`]; a holder must flush before every effect and before every wait, so that nothing is
+//! done that is not in the log, and decisions that need no effect in between share a message.
+//!
+//! When another runner has appended, the append is refused and the hold is [`HoldError::Lost`]: from then on this
+//! process neither writes nor acts for the run, and abandons its wake without ack or nak.
+
+use std::time::Duration;
+
+use kit::{
+    clock,
+    journal::{AppendError, Entry, Journal},
+    class::{Classified as _, ErrorClass, chain},
+    message::{EncodeError, Outgoing},
+};
+use schemas::{
+    AgentName, Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject, Trigger, envelope::DECISION_TYPE,
+    event::{ChildEnded, Outcome, Requested},
+    ids::{InvalidName, Token},
+    signal::ByWhom,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::run::{Command, Corrupt, Illegal, Phase, RunState, decide};
+
+/// Who writes, as `ce-source`.
+pub(crate) const SOURCE: &str = "agent-runner";
+
+/// Pause between tries of an append while the bus is away. The journal waits for the bus: nothing may happen meanwhile.
+pub(crate) const APPEND_RETRY: Duration = Duration::from_millis(200);
+
+/// Why a holder stops.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Another runner holds the run now.
+    #[error("another runner holds the run")]
+    Lost,
+    /// This process shuts down.
+    #[error("the runner is shutting down")]
+    ShuttingDown,
+    /// The state does not allow what was wanted: a mistake of ours.
+    #[error("a step of the run is not possible")]
+    Illegal(#[from] Illegal),
+    /// The journal can not be folded.
+    #[error("the journal is corrupt")]
+    Corrupt(#[from] Corrupt),
+    /// The bus refuses the append for good.
+    #[error("the journal can not be written")]
+    Append(#[source] AppendError),
+    /// A message of the run has no wire form.
+    #[error("a message of the run can not be encoded")]
+    Encode(#[from] EncodeError),
+    /// A name in the run is no subject token.
+    #[error("a name in the run is no subject token")]
+    Name(#[from] InvalidName),
+}
+
+/// A run that this process holds, or is about to take.
+#[derive(Debug)]
+pub struct Held {
+    state: RunState,
+    journal: Journal,
+    buffer: Vec<RunEvent>,
+    epoch: u64,
+    shutdown: CancellationToken,
+}
+
+impl Held {
+    /// A run whose journal was folded into `state`. It is held once a `Take` is flushed.
+    pub fn new(state: RunState, journal: Journal, shutdown: CancellationToken) -> Self {
+        Self { state, journal, buffer: Vec::new(), epoch: 0, shutdown }
+    }
+
+    /// The run's state, with what waits in the buffer.
+    pub const fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The run.
+    pub const fn run_id(&self) -> RunId {
+        self.state.run_id()
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &AgentName {
+        &self.state.request().agent
+    }
+
+    /// The stream sequence of the message that opened this epoch; 0 before it is in the log.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether everything decided is in the log.
+    pub fn is_flushed(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Decides, and keeps the events for the next flush.
+    pub fn decide(&mut self, command: Command) -> Result<(), HoldError> {
+        let (after, events) = decide(&self.state, command)?;
+        self.state = after;
+        self.buffer.extend(events);
+        Ok(())
+    }
+
+    /// Puts what was decided into the log. Does nothing when there is nothing.
+    ///
+    /// The end of a run goes where its reply goes, with the parent's `child_ended` and the children's `cancel` in the
+    /// same atomic batch.
+    pub async fn flush(&mut self) -> Result<(), HoldError> {
+        self.flush_with(Vec::new()).await
+    }
+
+    /// As [`Held::flush`], in one atomic batch with the first messages of children.
+    pub async fn flush_with(&mut self, children: Vec<(RunId, Requested)>) -> Result<(), HoldError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let decision = Decision { events: std::mem::take(&mut self.buffer) };
+        let opens_epoch = decision.events.iter().any(RunEvent::opens_epoch);
+        let id = EventId::new(clock::uuid7().to_string());
+        let message = Outgoing::decision(self.subject(&decision)?, self.envelope(id.clone()), &decision)?;
+        let bytes = message.body.len() as u64;
+        let mut others = self.signals(&id, &decision)?;
+        for (child, requested) in children {
+            others.push(self.child(&id, child, requested)?);
+        }
+        let sequence = self.append(message, others).await?;
+        self.state.appended(sequence, bytes);
+        if opens_epoch {
+            self.epoch = sequence;
+        }
+        Ok(())
+    }
+
+    /// Waits for the bus as long as it takes: a repeat carries the same id, so that an append whose ack was lost is
+    /// found in the log and not written twice.
+    async fn append(&self, message: Outgoing, others: Vec<Entry>) -> Result<u64, HoldError> {
+        let (run, expected) = (self.run_id(), self.state.last_sequence());
+        loop {
+            let appended = if others.is_empty() {
+                self.journal.append(run, expected, message.clone()).await
+            } else {
+                let first = Entry { outgoing: message.clone(), expect: Some((run, expected)) };
+                let entries = [first].into_iter().chain(others.iter().cloned()).collect();
+                self.journal.append_batch(entries).await.map(|sequences| sequences.first().copied().unwrap_or(expected))
+            };
+            match appended {
+                Ok(sequence) => return Ok(sequence),
+                Err(AppendError::Conflict { .. }) => return Err(HoldError::Lost),
+                Err(error) if error.class() == ErrorClass::Transient => {
+                    tracing::warn!(error = %chain(&error), "the journal can not be written now");
+                }
+                Err(error) => return Err(HoldError::Append(error)),
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Err(HoldError::ShuttingDown),
+                () = tokio::time::sleep(APPEND_RETRY) => {}
+            }
+        }
+    }
+
+    fn subject(&self, decision: &Decision) -> Result<Subject, InvalidName> {
+        let run = self.run_id();
+        for event in &decision.events {
+            if let RunEvent::MessageSent(said) = event {
+                return Ok(Subject::Say(run, Token::try_new(said.to.channel.clone())?));
+            }
+        }
+        Ok(Subject::Journal(run))
+    }
+
+    fn envelope(&self, id: EventId) -> Envelope {
+        let request = self.state.request();
+        let mut envelope = Envelope::new(id, DECISION_TYPE, SOURCE, clock::now());
+        envelope.run_id = Some(self.run_id());
+        envelope.parent_run_id = request.parent_run_id;
+        envelope.root_run_id = Some(request.root_run_id);
+        envelope.agent = Some(request.agent.clone());
+        envelope
+    }
+
+    /// What an end tells others: the parent that it may go on, open children that nobody waits for them.
+    fn signals(&self, id: &EventId, decision: &Decision) -> Result<Vec<Entry>, HoldError> {
+        let Some(end) = decision.events.iter().find(|event| event.is_end()) else {
+            return Ok(Vec::new());
+        };
+        let mut entries = Vec::new();
+        if let Some(parent) = self.state.request().parent_run_id {
+            let ended = Signal::ChildEnded(self.child_ended(end));
+            entries.push(self.signal(parent, &id.derive("child_ended"), &ended)?);
+        }
+        for child in self.state.open_children() {
+            let reason = format!("its parent {} has ended", self.run_id());
+            let cancel = Signal::Cancel(ByWhom { by: SOURCE.to_owned(), reason });
+            entries.push(self.signal(child, &id.derive(&child.to_string()), &cancel)?);
+        }
+        Ok(entries)
+    }
+
+    fn child_ended(&self, end: &RunEvent) -> ChildEnded {
+        let (outcome, answer, totals) = match end {
+            RunEvent::Finished(end) => (Outcome::Finished, end.answer.clone(), end.totals),
+            RunEvent::Failed(end) => (Outcome::Failed, format!("{:?}: {}", end.reason, end.message).into(), end.totals),
+            RunEvent::Killed(end) => (Outcome::Killed, format!("by {}: {}", end.by, end.reason).into(), end.totals),
+            RunEvent::Cancelled(end) => (Outcome::Cancelled, format!("by {}: {}", end.by, end.reason).into(), end.totals),
+            _ => (Outcome::Failed, "".into(), *self.state.totals()),
+        };
+        let call_id = match &self.state.request().trigger {
+            Trigger::Handoff { call_id, .. } => call_id.clone(),
+            _ => String::new(),
+        };
+        ChildEnded { call_id, child_run_id: self.run_id(), outcome, answer, totals, work: self.state.work().cloned() }
+    }
+
+    fn signal(&self, run: RunId, id: &EventId, signal: &Signal) -> Result<Entry, HoldError> {
+        let mut envelope = Envelope::new(id.clone(), signal.kind(), SOURCE, clock::now());
+        envelope.run_id = Some(run);
+        envelope.causation_id = Some(id.clone());
+        envelope.agent = Some(self.agent().clone());
+        let subject = Subject::Signal(run, Token::try_new(signal.kind())?);
+        Ok(Entry { outgoing: Outgoing::json(subject, envelope, signal)?, expect: None })
+    }
+
+    fn child(&self, id: &EventId, child: RunId, requested: Requested) -> Result<Entry, HoldError> {
+        let subject = Subject::Requested(child, requested.class, requested.agent.clone());
+        let mut envelope = Envelope::new(id.derive(&child.to_string()), DECISION_TYPE, SOURCE, clock::now());
+        envelope.run_id = Some(child);
+        envelope.parent_run_id = Some(self.run_id());
+        envelope.root_run_id = Some(requested.root_run_id);
+        envelope.causation_id = Some(id.clone());
+        envelope.agent = Some(requested.agent.clone());
+        let decision = Decision { events: vec![RunEvent::Requested(Box::new(requested))] };
+        Ok(Entry { outgoing: Outgoing::decision(subject, envelope, &decision)?, expect: Some((child, 0)) })
+    }
+
+    /// Whether the run has ended.
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state.phase(), Phase::Ended(_))
+    }
+}

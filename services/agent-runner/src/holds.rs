@@ -1,0 +1,140 @@
+//! Which runs this process holds, and how others reach their holders.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use schemas::{EventId, RunId, Signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Signals that wait for one holder. A holder reads them before each step; what does not fit is delivered again later.
+const INBOX: usize = 64;
+
+/// A signal on its way to the holder.
+#[derive(Debug)]
+pub struct Mail {
+    /// The signal's `ce-id`.
+    pub id: EventId,
+    /// The signal.
+    pub signal: Signal,
+    /// Told once the signal is in the journal.
+    pub taken: oneshot::Sender<()>,
+}
+
+/// The runs that this process holds. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Holds {
+    runs: Arc<Mutex<HashMap<RunId, Handle>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Handle {
+    wake: Option<EventId>,
+    inbox: mpsc::Sender<Mail>,
+    released: watch::Receiver<()>,
+}
+
+/// What became of a signal that was given to a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is in the journal.
+    Taken,
+    /// The holder released the run first, or its inbox is full.
+    Busy,
+    /// It is what the run was woken by: it must stay unacknowledged for as long as the run is held.
+    IsWake,
+    /// The run is not held here.
+    NotHeld,
+}
+
+/// A holder's side; the run is released when this is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    run: RunId,
+    holds: Holds,
+    first: Option<Mail>,
+    inbox: mpsc::Receiver<Mail>,
+    _released: watch::Sender<()>,
+}
+
+impl Holds {
+    /// Enters a run, woken by the signal `wake` if by any; nothing when it is held here.
+    pub fn enter(&self, run: RunId, wake: Option<EventId>) -> Option<Hold> {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if runs.contains_key(&run) {
+            return None;
+        }
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (released, watcher) = watch::channel(());
+        runs.insert(run, Handle { wake, inbox: sender, released: watcher });
+        Some(Hold { run, holds: self.clone(), first: None, inbox, _released: released })
+    }
+
+    /// Whether the run is held here.
+    pub fn contains(&self, run: RunId) -> bool {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&run)
+    }
+
+    /// How many runs are held here.
+    pub fn len(&self) -> usize {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no run is held here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives a signal to the run's holder and waits until it is in the journal.
+    pub async fn deliver(&self, run: RunId, id: EventId, signal: Signal) -> Delivered {
+        let Some(handle) = self.handle(run) else {
+            return Delivered::NotHeld;
+        };
+        if handle.wake.as_ref() == Some(&id) {
+            return Delivered::IsWake;
+        }
+        let (taken, told) = oneshot::channel();
+        if handle.inbox.try_send(Mail { id, signal, taken }).is_err() {
+            return Delivered::Busy;
+        }
+        if told.await.is_ok() { Delivered::Taken } else { Delivered::Busy }
+    }
+
+    /// Waits until the run is not held here.
+    pub async fn released(&self, run: RunId) {
+        if let Some(mut handle) = self.handle(run) {
+            while handle.released.changed().await.is_ok() {}
+        }
+    }
+
+    fn handle(&self, run: RunId) -> Option<Handle> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(&run).cloned()
+    }
+}
+
+impl Hold {
+    /// Puts the signal that woke the run before all others.
+    pub fn preload(&mut self, mail: Option<Mail>) {
+        self.first = mail;
+    }
+
+    /// The next signal that is here already.
+    pub fn try_next(&mut self) -> Option<Mail> {
+        self.first.take().or_else(|| self.inbox.try_recv().ok())
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Option<Mail> {
+        match self.first.take() {
+            Some(mail) => Some(mail),
+            None => self.inbox.recv().await,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.run);
+    }
+}

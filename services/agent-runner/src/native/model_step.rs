@@ -1,0 +1,215 @@
+//! One model call: fitted to the window, journaled, made, journaled.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kit::{clock, crew::Provider};
+use schemas::{
+    Block, RunId,
+    event::{FailReason, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied},
+};
+
+use super::{Drive, Nudge};
+use crate::{
+    bearer,
+    hold::HoldError,
+    model::{Api, ModelAnswer, ModelError, ModelRequest, ToolOffer},
+    run::{Command, End, Turn, conversation::{estimate_bytes, fit}},
+};
+
+/// A request with everything that it needs, so that its call borrows nothing of the run.
+struct Prepared {
+    api: Api,
+    model: String,
+    system: String,
+    turns: Vec<Turn>,
+    tools: Vec<ToolOffer>,
+    max_output_tokens: u64,
+    key: String,
+}
+
+impl Drive<'_> {
+    pub(super) async fn call_model(&mut self, step: u32, attempt: u32, wait_ms: u64) -> Result<(), HoldError> {
+        if wait_ms > 0 && !self.pause(wait_ms).await? {
+            return Ok(());
+        }
+        let Some((prepared, called)) = self.prepare(step, attempt).await? else {
+            return Ok(());
+        };
+        self.held.decide(Command::CallModel(called))?;
+        self.flush().await?;
+        let bearer = match self.bearer().await {
+            Ok(bearer) => bearer,
+            Err(error) => {
+                tracing::warn!(error = %kit::class::chain(&error), "no bearer for the model call");
+                let error = ModelError::new(ModelErrorClass::Unavailable, error.to_string());
+                return self.failed(step, attempt, error);
+            }
+        };
+        let started = clock::now();
+        let client = self.runtime.model.clone();
+        let call = async move { prepared.call(&client, &bearer).await };
+        let Some(answer) = self.while_open(call).await? else {
+            return Ok(());
+        };
+        match answer {
+            Ok(answer) => self.replied(step, answer, started),
+            Err(error) => self.failed(step, attempt, error),
+        }
+    }
+
+    /// Waits before a retry. False when the run ended or was told something meanwhile.
+    async fn pause(&mut self, wait_ms: u64) -> Result<bool, HoldError> {
+        let until = clock::now() + Duration::from_millis(wait_ms);
+        while clock::now() < until {
+            self.flush().await?;
+            let nudge = self.nudge(Some(until)).await?;
+            if matches!(nudge, Nudge::Control) {
+                return Ok(false);
+            }
+            self.on(nudge)?;
+            if self.held.has_ended() {
+                return Ok(false);
+            }
+        }
+        Ok(clock::now() < self.held.state().request().deadline)
+    }
+
+    /// Makes the call while signals and controls go on being heard. Nothing when the run ended meanwhile.
+    async fn while_open<T>(&mut self, call: impl Future<Output = T>) -> Result<Option<T>, HoldError> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let nudge = tokio::select! {
+                biased;
+                answer = &mut call => return Ok(Some(answer)),
+                nudge = self.nudge(None) => nudge?,
+            };
+            let over = matches!(nudge, Nudge::Time);
+            self.on(nudge)?;
+            if over {
+                return Ok(None);
+            }
+            if self.must_end() && self.obey().await?.is_some() {
+                return Ok(None);
+            }
+            if self.held.has_ended() {
+                return Ok(None);
+            }
+            self.flush().await?;
+        }
+    }
+
+    /// Whether a control ends even a call that is under way.
+    fn must_end(&self) -> bool {
+        matches!(self.controls.borrow().of(self.held.agent()), crate::controls::Standing::Killed(_))
+    }
+
+    async fn prepare(&mut self, step: u32, attempt: u32) -> Result<Option<(Prepared, ModelCalled)>, HoldError> {
+        let state = self.held.state();
+        let Some(context) = state.context().cloned() else {
+            return Ok(None);
+        };
+        let agent = self.runtime.crew.agent(&state.request().agent);
+        let route = self.runtime.crew.models.routes.get(&context.model);
+        let (Some(agent), Some(route)) = (agent, route) else {
+            let message = format!("agent {} or model route {} is not in this crew any more", self.held.agent(), context.model);
+            self.end(End::Fail(FailReason::Unknown, message))?;
+            return Ok(None);
+        };
+        let system = self.runtime.load(&context.system).await;
+        let tools = self.runtime.toolbox.offers(agent);
+        let mut turns = state.turns().to_vec();
+        if state.has_mail() && state.model_call().is_none() {
+            turns.push(Turn::User(state.mail().to_vec()));
+        }
+        let turns = self.runtime.load_turns(turns).await;
+        let fixed = estimate_bytes(system.len()) + tools.iter().map(|tool| estimate_bytes(tool.bytes())).sum::<u64>();
+        let room = context.context_window.saturating_sub(route.max_output_tokens);
+        let fitted = match fit(&turns, fixed, room) {
+            Ok(fitted) => fitted,
+            Err(error) => {
+                self.end(End::Fail(FailReason::Model, error.to_string()))?;
+                return Ok(None);
+            }
+        };
+        let called = ModelCalled {
+            step,
+            attempt,
+            model: context.model.clone(),
+            input_estimate: fitted.estimate,
+            dropped_messages: fitted.dropped,
+        };
+        let prepared = Prepared {
+            api: if route.provider == Provider::Openai { Api::OpenAi } else { Api::Anthropic },
+            model: context.model,
+            system,
+            turns: fitted.turns,
+            tools,
+            max_output_tokens: route.max_output_tokens,
+            key: idempotency_key(self.held.run_id(), step),
+        };
+        Ok(Some((prepared, called)))
+    }
+
+    async fn bearer(&mut self) -> Result<String, bearer::BearerError> {
+        if let Some(bearer) = &self.bearer {
+            return Ok(bearer.clone());
+        }
+        let minted = bearer::mint(&self.runtime.bus, self.held.state(), self.held.epoch()).await?;
+        self.bearer = Some(minted.clone());
+        Ok(minted)
+    }
+
+    fn replied(&mut self, step: u32, answer: ModelAnswer, started: Timestamp) -> Result<(), HoldError> {
+        let route = self.held.state().context().map(|context| context.model.clone()).unwrap_or_default();
+        let today = clock::now().to_zoned(self.runtime.crew.time_zone.clone()).date();
+        let cost = self.runtime.price(&route, &answer, today);
+        let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
+        let content = with_own_ids(answer.content, step);
+        let reply = ModelReplied { step, model: answer.model, content, stop: answer.stop, usage: answer.usage, cost, millis };
+        self.held.decide(Command::Reply(reply))
+    }
+
+    fn failed(&mut self, step: u32, attempt: u32, error: ModelError) -> Result<(), HoldError> {
+        tracing::warn!(step, attempt, class = ?error.class, error = %error.message, "model call failed");
+        let retry_after_ms = error.retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let failed = ModelFailed { step, attempt, class: error.class, status: error.status, message: error.message, retry_after_ms };
+        self.held.decide(Command::ModelFail(failed))
+    }
+}
+
+impl Prepared {
+    async fn call(&self, client: &crate::model::ModelClient, bearer: &str) -> Result<ModelAnswer, ModelError> {
+        let request = ModelRequest {
+            model: &self.model,
+            system: &self.system,
+            turns: &self.turns,
+            tools: &self.tools,
+            max_output_tokens: self.max_output_tokens,
+        };
+        client.call(self.api, &request, bearer, &self.key).await
+    }
+}
+
+/// Names a call to budget-proxy: the same step of the same run is paid once.
+pub(super) fn idempotency_key(run: RunId, step: u32) -> String {
+    format!("{run}/{step}")
+}
+
+/// Call ids are unique in a run: some servers count them from zero in every answer.
+fn with_own_ids(mut content: Vec<Block>, step: u32) -> Vec<Block> {
+    for (n, block) in content.iter_mut().enumerate() {
+        if let Block::ToolUse { id, .. } = block
+            && !is_globally_unique(id)
+        {
+            *id = format!("call_s{step}_{n}");
+        }
+    }
+    content
+}
+
+/// Providers' own ids are a prefix and 20 or more random characters.
+fn is_globally_unique(id: &str) -> bool {
+    const RANDOM_ID_LEN: usize = 20;
+    id.len() >= RANDOM_ID_LEN
+}

@@ -1,0 +1,3 @@
+//! Tests of the runner against its public interface.
+
+mod run_invariants;

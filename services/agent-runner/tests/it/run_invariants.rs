@@ -1,0 +1,272 @@
+//! The invariants of the run's state machine, over random sequences of commands, legal and not.
+
+use agent_runner::run::{Action, Command, End, Limits, Phase, RunState, decide, decide::Returned, next, next::Asked};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use schemas::{
+    AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Trigger, Usage,
+    event::{
+        ChildEnded, ContextLoaded, FailReason, HandedOff, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied,
+        Outcome, Requested, StopReason, ToolOutcome, ToolReturned, Totals, WaitReason,
+    },
+    signal::{ByWhom, Message},
+};
+
+fn requested() -> (RunId, Decision) {
+    let project = ProjectId::try_new("test").unwrap();
+    let agent = AgentName::try_new("coder").unwrap();
+    let trigger = Trigger::Command { by: "ada".into(), key: "1".into() };
+    let run = RunId::derive(&project, &trigger, "say", &agent);
+    let request = Requested {
+        project,
+        agent,
+        class: Class::Resident,
+        trigger,
+        rule: "say".into(),
+        prompt: "do it".into(),
+        context: None,
+        reply_to: None,
+        parent_run_id: None,
+        root_run_id: run,
+        depth: 0,
+        deadline: "2100-01-01T00:00:00Z".parse().unwrap(),
+        work: None,
+        state: None,
+    };
+    (run, Decision { events: vec![RunEvent::Requested(Box::new(request))] })
+}
+
+fn begin() -> RunState {
+    let (run, decision) = requested();
+    RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &decision).unwrap()
+}
+
+fn child() -> RunId {
+    RunId::from_uuid(uuid::Uuid::from_u128(7))
+}
+
+/// Any command, with few enough different values that legal sequences happen often.
+fn command() -> impl Strategy<Value = Command> {
+    let call = "[ab]";
+    prop_oneof![
+        Just(Command::Take { runner: "r".into(), harness: "native".into() }),
+        Just(Command::LoadContext(ContextLoaded {
+            model: "m".into(),
+            context_window: 1000,
+            system: "s".into(),
+            tools: vec![]
+        })),
+        (1..4_u32, 1..3_u32).prop_map(|(step, attempt)| Command::CallModel(ModelCalled {
+            step,
+            attempt,
+            model: "m".into(),
+            input_estimate: 1,
+            dropped_messages: 0
+        })),
+        (1..4_u32, proptest::collection::vec(call, 0..3)).prop_map(|(step, calls)| Command::Reply(reply(step, &calls))),
+        (1..4_u32, 1..3_u32).prop_map(|(step, attempt)| Command::ModelFail(ModelFailed {
+            step,
+            attempt,
+            class: ModelErrorClass::Unavailable,
+            status: None,
+            message: "no".into(),
+            retry_after_ms: None
+        })),
+        (call, any::<bool>()).prop_map(|(call_id, idempotent)| Command::CallTool {
+            asked: Asked { call_id, tool: "t".into(), arguments: serde_json::json!({}) },
+            idempotent
+        }),
+        call.prop_map(|call_id| Command::ReturnTool(Box::new(returned(&call_id, ToolOutcome::Ok)))),
+        call.prop_map(|call_id| Command::HandOff(HandedOff {
+            call_id,
+            child_run_id: child(),
+            agent: AgentName::try_new("scout").unwrap(),
+            task: "look".into()
+        })),
+        (call, "[xyz]").prop_map(|(call_id, signal)| Command::EndChild(EventId::new(signal), ended(&call_id))),
+        "[xyz]".prop_map(|signal| Command::Hear(EventId::new(signal), Message { from: "ada".into(), text: "hi".into() })),
+        "[xyz]".prop_map(|signal| Command::Note(EventId::new(signal), "deadline".into())),
+        prop_oneof![Just(WaitReason::Child), Just(WaitReason::Pause)].prop_map(|reason| Command::Wait(reason, None)),
+        prop_oneof![
+            3 => Just(End::Finish("done".into())),
+            1 => Just(End::Fail(FailReason::Internal, "no".into())),
+            1 => Just(End::Cancel(ByWhom { by: "ada".into(), reason: String::new() })),
+        ]
+        .prop_map(|end| Command::End(end, Timestamp::UNIX_EPOCH)),
+    ]
+}
+
+fn reply(step: u32, calls: &[String]) -> ModelReplied {
+    let content =
+        calls.iter().map(|id| Block::ToolUse { id: id.clone(), name: "t".into(), input: serde_json::json!({}) }).collect();
+    let stop = if calls.is_empty() { StopReason::EndTurn } else { StopReason::ToolUse };
+    let usage = Usage { input_tokens: 1, output_tokens: 1, ..Usage::default() };
+    ModelReplied { step, model: "m".into(), content, stop, usage, cost: Some(MicroUsd(1)), millis: 1 }
+}
+
+fn returned(call_id: &str, outcome: ToolOutcome) -> Returned {
+    let result = ToolReturned { call_id: call_id.to_owned(), outcome, output: "out".into(), millis: 1 };
+    Returned { result, changes: vec![], saved: None, committed: None }
+}
+
+fn ended(call_id: &str) -> ChildEnded {
+    ChildEnded {
+        call_id: call_id.to_owned(),
+        child_run_id: child(),
+        outcome: Outcome::Finished,
+        answer: "found".into(),
+        totals: Totals::default(),
+        work: None,
+    }
+}
+
+/// Runs the commands, keeping those that are legal. Gives the live state and the journal.
+fn play(commands: Vec<Command>) -> (RunState, Vec<Decision>) {
+    let (_, first) = requested();
+    let (mut live, mut journal) = (begin(), vec![first]);
+    for command in commands {
+        let before = live.clone();
+        match decide(&live, command) {
+            Ok((after, events)) => {
+                live = after;
+                journal.push(Decision { events });
+                live.appended(journal.len() as u64, 10);
+            }
+            Err(_) => assert_eq!(live, before, "a refused command changes nothing"),
+        }
+    }
+    (live, journal)
+}
+
+fn replay(journal: &[Decision]) -> RunState {
+    let mut state = begin();
+    for (n, decision) in journal.iter().enumerate() {
+        state.apply_message(n as u64 + 1, 10, decision).unwrap();
+    }
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replay_equals_live(commands in proptest::collection::vec(command(), 0..60)) {
+        let (live, journal) = play(commands);
+        prop_assert_eq!(replay(&journal), live);
+    }
+
+    #[test]
+    fn a_duplicate_changes_nothing(commands in proptest::collection::vec(command(), 0..40), again in any::<prop::sample::Index>()) {
+        let (live, journal) = play(commands);
+        let n = again.index(journal.len());
+        let mut state = live.clone();
+        state.apply_message(n as u64 + 1, 10, &journal[n]).unwrap();
+        prop_assert_eq!(state, live);
+    }
+
+    #[test]
+    fn no_sequence_of_commands_reaches_an_illegal_state(commands in proptest::collection::vec(command(), 0..60)) {
+        let (live, journal) = play(commands);
+        if let Phase::Ended(_) = live.phase() {
+            let after = decide(&live, Command::Take { runner: "r".into(), harness: "native".into() });
+            prop_assert!(after.is_err(), "an ended run accepts nothing");
+        }
+        let ends = journal.iter().flat_map(|d| &d.events).filter(|event| event.is_end()).count();
+        prop_assert!(ends <= 1, "a run ends once");
+        let mut called = std::collections::BTreeSet::new();
+        for event in journal.iter().flat_map(|decision| &decision.events) {
+            match event {
+                RunEvent::ModelReplied(reply) => {
+                    prop_assert!(called.remove(&reply.step), "every reply answers a call, and once");
+                }
+                RunEvent::ModelCalled(call) => { called.insert(call.step); }
+                _ => {}
+            }
+        }
+        let paid = journal.iter().flat_map(|d| &d.events).filter(|e| matches!(e, RunEvent::ModelReplied(_))).count();
+        prop_assert_eq!(u64::from(live.totals().model_calls), paid as u64, "totals are the journal's");
+        // Whatever the state is, there is something to do, and doing it is never refused for being asked.
+        let _ = next(&live, &Limits::default(), Timestamp::UNIX_EPOCH);
+    }
+}
+
+fn held() -> RunState {
+    let take = Command::Take { runner: "r".into(), harness: "native".into() };
+    let load = Command::LoadContext(ContextLoaded {
+        model: "m".into(),
+        context_window: 1000,
+        system: "s".into(),
+        tools: vec![],
+    });
+    after(&after(&begin(), take), load)
+}
+
+fn after(state: &RunState, command: Command) -> RunState {
+    decide(state, command).unwrap().0
+}
+
+fn call(step: u32, attempt: u32) -> Command {
+    Command::CallModel(ModelCalled { step, attempt, model: "m".into(), input_estimate: 1, dropped_messages: 0 })
+}
+
+fn tool(id: &str, idempotent: bool) -> Command {
+    let asked = Asked { call_id: id.to_owned(), tool: "t".into(), arguments: serde_json::json!({}) };
+    Command::CallTool { asked, idempotent }
+}
+
+fn take() -> Command {
+    Command::Take { runner: "other".into(), harness: "native".into() }
+}
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+#[test]
+fn a_model_call_in_flight_is_made_again_under_the_same_step() {
+    let lost = after(&after(&held(), call(1, 1)), take());
+    assert_eq!(next(&lost, &Limits::default(), now()), Action::CallModel { step: 1, attempt: 2, wait_ms: 0 });
+}
+
+#[test]
+fn a_lost_tool_call_is_recovered_and_never_run_twice_unless_idempotent() {
+    let asked = after(&after(&held(), call(1, 1)), Command::Reply(reply(1, &["a".into(), "b".into()])));
+    let lost = after(&after(&after(&asked, tool("a", true)), tool("b", false)), take());
+    let Action::Recover(calls) = next(&lost, &Limits::default(), now()) else { panic!("recovers first") };
+    assert_eq!(calls.len(), 2);
+    assert!(decide(&lost, tool("a", true)).is_ok(), "an idempotent call may run again");
+    assert!(decide(&lost, tool("b", false)).is_err(), "the other may not");
+}
+
+#[test]
+fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
+    let failed = |attempt, class, retry_after_ms| {
+        Command::ModelFail(ModelFailed { step: 1, attempt, class, status: Some(429), message: "slow".into(), retry_after_ms })
+    };
+    let called = after(&held(), call(1, 1));
+    let limited = after(&called, failed(1, ModelErrorClass::RateLimited, Some(7_000)));
+    assert_eq!(next(&limited, &Limits::default(), now()), Action::CallModel { step: 1, attempt: 2, wait_ms: 7_000 });
+    let refused = after(&called, failed(1, ModelErrorClass::Refused, None));
+    assert!(matches!(next(&refused, &Limits::default(), now()), Action::Fail(FailReason::Model, _)));
+}
+
+#[test]
+fn a_run_past_its_deadline_or_in_a_loop_is_ended_with_a_reason() {
+    let late = "2100-01-01T00:00:01Z".parse().unwrap();
+    assert!(matches!(next(&held(), &Limits::default(), late), Action::Fail(FailReason::Deadline, _)));
+    let mut state = held();
+    for step in 1..=Limits::default().max_same_step {
+        state = after(&after(&state, call(step, 1)), Command::Reply(reply(step, &["a".into()])));
+        state = after(&after(&state, tool("a", true)), Command::ReturnTool(Box::new(returned("a", ToolOutcome::Ok))));
+    }
+    assert!(matches!(next(&state, &Limits::default(), now()), Action::Fail(FailReason::NoProgress, _)));
+}
+
+#[test]
+fn a_message_that_comes_while_the_model_thinks_is_answered_after_it() {
+    let heard = Command::Hear(EventId::new("x"), Message { from: "ada".into(), text: "wait".into() });
+    let state = after(&after(&held(), call(1, 1)), heard.clone());
+    assert!(decide(&state, heard).is_err(), "a signal is taken once");
+    let answered = after(&state, Command::Reply(reply(1, &[])));
+    assert_eq!(next(&answered, &Limits::default(), now()), Action::CallModel { step: 2, attempt: 1, wait_ms: 0 });
+}

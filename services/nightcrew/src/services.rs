@@ -1,0 +1,130 @@
+//! Starting each service, from the same pieces in one process and in many.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use kit::{
+    bus::{Bus, BusConfig},
+    clock, http,
+    identity::Identity,
+    logs::LogSink,
+    service::Context,
+};
+use tokio::net::TcpListener;
+
+use crate::project::Project;
+
+/// A service that this program can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Name {
+    /// Mints the credentials of runs.
+    Issuer,
+    /// The only way to a model.
+    BudgetProxy,
+    /// Runs agents.
+    AgentRunner,
+    /// Plays a model when no key is configured.
+    Rehearsal,
+}
+
+impl Name {
+    /// All of them, in the order in which they start.
+    pub const ALL: [Self; 4] = [Self::Rehearsal, Self::Issuer, Self::BudgetProxy, Self::AgentRunner];
+
+    /// The service's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::BudgetProxy => "budget-proxy",
+            Self::AgentRunner => "agent-runner",
+            Self::Rehearsal => "rehearsal",
+        }
+    }
+}
+
+/// What services of one process share.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The project.
+    pub project: Project,
+    /// Its keys and credentials.
+    pub identity: Identity,
+    /// The bus.
+    pub nats_url: String,
+    /// Where budget-proxy is.
+    pub proxy_url: String,
+    /// Where the rehearsal model is.
+    pub rehearsal_url: Option<String>,
+    /// Stored log lines.
+    pub logs: Option<LogSink>,
+}
+
+impl Surroundings {
+    /// A connection as the service's own user.
+    pub async fn connect(&self, user: kit::identity::Service) -> anyhow::Result<Bus> {
+        let config = BusConfig {
+            urls: vec![self.nats_url.clone()],
+            creds: Some(self.identity.creds_file(user)),
+            service: user.name().to_owned(),
+            project: self.project.crew.project.clone(),
+        };
+        Bus::connect(&config).await.with_context(|| format!("{user} can not connect to the bus"))
+    }
+
+    /// Starts `name` as a vital part of `process`.
+    pub async fn start(&self, name: Name, process: &Context, listener: Option<TcpListener>) -> anyhow::Result<()> {
+        use kit::identity::Service;
+        let context = process.child(name.as_str());
+        let own = context.clone();
+        match name {
+            Name::Rehearsal => anyhow::bail!("the rehearsal model is started by its own function"),
+            Name::Issuer => {
+                let bus = self.connect(Service::Issuer).await?;
+                let config = issuer::Config {
+                    project: self.project.crew.project.clone(),
+                    key_file: self.identity.bearer_key_file(),
+                    max_lifetime: issuer::DEFAULT_MAX_LIFETIME,
+                };
+                let deps = issuer::Deps { client: bus.client().clone(), now: clock::now };
+                context.spawn_vital("run", issuer::run(config, deps, own));
+            }
+            Name::BudgetProxy => {
+                let deps = budget_proxy::Deps {
+                    bus: self.connect(Service::BudgetProxy).await?,
+                    crew: Arc::clone(&self.project.crew),
+                    listener: Arc::new(std::sync::Mutex::new(listener)),
+                };
+                let config = budget_proxy::Config { rehearsal_url: self.rehearsal_url.clone() };
+                context.spawn_vital("run", budget_proxy::run(config, deps, own));
+            }
+            Name::AgentRunner => {
+                let deps = agent_runner::Deps {
+                    bus: self.connect(Service::AgentRunner).await?,
+                    crew: Arc::clone(&self.project.crew),
+                    logs: self.logs.clone(),
+                };
+                let config = agent_runner::Config {
+                    runner: clock::uuid7().to_string(),
+                    proxy_url: self.proxy_url.clone(),
+                    state_dir: runner_state(&self.project),
+                };
+                context.spawn_vital("run", agent_runner::run(config, deps, own));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Worktrees can be lost at any time, and two runners on one disk may share repositories.
+fn runner_state(project: &Project) -> PathBuf {
+    std::env::var_os("NIGHTCREW_WORKTREES").map_or_else(|| project.state("worktrees"), PathBuf::from)
+}
+
+/// A free port of loopback, or the one in `NIGHTCREW_PROXY_LISTEN`.
+pub async fn bind_proxy() -> anyhow::Result<(TcpListener, String)> {
+    let address = std::env::var("NIGHTCREW_PROXY_LISTEN").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
+    let address = address.parse().with_context(|| format!("NIGHTCREW_PROXY_LISTEN={address:?} is not an address like 127.0.0.1:0"))?;
+    let (listener, bound) = http::bind(address).await?;
+    Ok((listener, format!("http://{bound}")))
+}

@@ -1,0 +1,211 @@
+//! `init`, `up` and `service`.
+
+use std::{
+    collections::BTreeSet,
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use kit::{
+    bus::{Bus, BusConfig},
+    crew::Upstream,
+    identity,
+    nats_server::{Lifetime, NatsServer, Settings},
+    service::{self, Context},
+    streams::{self, StreamOptions},
+    telemetry::{self, TelemetryConfig},
+};
+
+use crate::{
+    cli::{ServiceOptions, UpOptions},
+    endpoints::Endpoints,
+    project::Project,
+    services::{Name, Surroundings, bind_proxy},
+};
+
+/// Makes the project's keys and says where they are.
+pub(crate) fn init(project: &Project) -> anyhow::Result<()> {
+    let identity = project.identity()?;
+    say(&format!("keys and credentials of project {} are in {}", identity.project(), identity.dir().display()));
+    say("with a NATS of your own, load this:");
+    say(&identity.external_instructions()?);
+    Ok(())
+}
+
+/// Starts everything and stays until a signal comes.
+pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<()> {
+    let identity = project.identity()?;
+    std::fs::create_dir_all(project.state("")).with_context(|| format!("{} can not be made", project.state("").display()))?;
+    let guard = start_telemetry(&project, "nightcrew")?;
+    let (mut nats, nats_url) = match options.nats_url.clone() {
+        Some(url) => (None, url),
+        None => {
+            let nats = start_nats(&project, &identity).await?;
+            let url = nats.url();
+            (Some(nats), url)
+        }
+    };
+    ensure_streams(&project, &identity, &nats_url).await?;
+    let process = Context::new("nightcrew");
+    let rehearsal = match rehearsal_routes(&project).is_empty() || options.without.contains(&Name::Rehearsal) {
+        true => None,
+        false => Some(start_rehearsal(options.scenario.clone()).await?),
+    };
+    let (listener, proxy_url) = bind_proxy().await?;
+    let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url);
+    let surroundings = Surroundings { project, identity, nats_url, proxy_url, rehearsal_url, logs: guard.logs() };
+    endpoints(&surroundings).write(&surroundings.project.state(""))?;
+    let left_out: BTreeSet<Name> = options.without.iter().copied().collect();
+    let mut listener = Some(listener);
+    let body = async {
+        for name in Name::ALL.into_iter().filter(|name| *name != Name::Rehearsal && !left_out.contains(name)) {
+            let listener = if name == Name::BudgetProxy { listener.take() } else { None };
+            surroundings.start(name, &process, listener).await?;
+        }
+        process.ready();
+        process.health.until_ready().await;
+        announce(&surroundings);
+        process.shutdown.cancelled().await;
+        anyhow::Ok(())
+    };
+    let ended = service::run(&process, service::GRACE, body).await;
+    if let Some(rehearsal) = rehearsal {
+        rehearsal.stop().await;
+    }
+    if let Some(nats) = &mut nats {
+        nats.stop().await?;
+    }
+    ended.map_err(flatten)
+}
+
+/// Runs one service against a bus that is up.
+pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow::Result<()> {
+    let identity = identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
+    let guard = start_telemetry(&project, options.name.as_str())?;
+    if options.name == Name::Rehearsal {
+        let server = start_rehearsal(options.scenario).await?;
+        say(&server.url());
+        service::until_signal().await;
+        server.stop().await;
+        return Ok(());
+    }
+    let known = Endpoints::read(&project.state("")).ok();
+    let from_env = |name: &str| std::env::var(name).ok();
+    let missing = "no crew is up in this project: run `nightcrew up`, or give NIGHTCREW_NATS_URL and NIGHTCREW_PROXY_URL";
+    let surroundings = Surroundings {
+        nats_url: options.nats_url.or_else(|| known.as_ref().map(|known| known.nats_url.clone())).context(missing)?,
+        proxy_url: from_env("NIGHTCREW_PROXY_URL")
+            .or_else(|| known.as_ref().map(|known| known.proxy_url.clone()))
+            .unwrap_or_default(),
+        rehearsal_url: from_env("NIGHTCREW_REHEARSAL_URL").or_else(|| known.and_then(|known| known.rehearsal_url)),
+        project,
+        identity,
+        logs: guard.logs(),
+    };
+    let process = Context::new(options.name.as_str());
+    let body = async {
+        let listener = match options.name {
+            Name::BudgetProxy => Some(bind_proxy().await?.0),
+            _ => None,
+        };
+        surroundings.start(options.name, &process, listener).await?;
+        process.ready();
+        process.health.until_ready().await;
+        tracing::info!("ready");
+        process.shutdown.cancelled().await;
+        anyhow::Ok(())
+    };
+    service::run(&process, service::GRACE, body).await.map_err(flatten)
+}
+
+fn start_telemetry(project: &Project, service: &str) -> anyhow::Result<telemetry::Guard> {
+    let dir = project.state("logs");
+    let env = kit::config::Env::from_process();
+    let file = kit::config::FileValues::default();
+    let mut reader = kit::config::Reader::new(&env, &file);
+    let config = TelemetryConfig::read(&mut reader, service, Some(dir));
+    let (config, _) = reader.finish(Some(config))?;
+    Ok(telemetry::init(&config)?)
+}
+
+async fn start_nats(project: &Project, identity: &identity::Identity) -> anyhow::Result<NatsServer> {
+    let settings = Settings {
+        config_file: identity.config_file(),
+        state_dir: project.state("nats"),
+        port: None,
+        lifetime: Lifetime::WithParent,
+        binary: None,
+    };
+    Ok(NatsServer::start(settings).await?)
+}
+
+async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_url: &str) -> anyhow::Result<()> {
+    let user = identity::Service::Setup;
+    let config = BusConfig {
+        urls: vec![nats_url.to_owned()],
+        creds: Some(identity.creds_file(user)),
+        service: user.name().to_owned(),
+        project: project.crew.project.clone(),
+    };
+    let bus = Bus::connect(&config).await.context("the bus can not be set up")?;
+    let report = streams::ensure(&bus, &StreamOptions::single_node()).await?;
+    tracing::info!(created = report.created.len(), updated = report.updated.len(), unchanged = report.unchanged, "streams are in order");
+    Ok(())
+}
+
+async fn start_rehearsal(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Server> {
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = rehearsal::Config { scenarios, ..rehearsal::Config::at(listen) };
+    Ok(rehearsal::Server::configured(config).await?)
+}
+
+/// Routes that lead to the rehearsal model, because they say so or have no key.
+fn rehearsal_routes(project: &Project) -> Vec<String> {
+    let models = &project.crew.models;
+    let rehearsed = |route: &&String| matches!(models.effective(route, |name| std::env::var(name).ok()), Ok(Upstream::Rehearsal));
+    models.routes.keys().filter(rehearsed).cloned().collect()
+}
+
+fn endpoints(surroundings: &Surroundings) -> Endpoints {
+    Endpoints {
+        pid: std::process::id(),
+        nats_url: surroundings.nats_url.clone(),
+        proxy_url: surroundings.proxy_url.clone(),
+        rehearsal_url: surroundings.rehearsal_url.clone(),
+    }
+}
+
+/// The service's own error as it is; the others as errors.
+fn flatten(error: service::RunError<anyhow::Error>) -> anyhow::Error {
+    match error {
+        service::RunError::Service(error) => error,
+        service::RunError::Ended(ended) => ended.into(),
+        service::RunError::Grace { grace } => anyhow::anyhow!("not everything was done within {grace:?}; it goes on from the log"),
+    }
+}
+
+/// Says that the crew is up, and plainly when no model will answer.
+fn announce(surroundings: &Surroundings) {
+    let crew = &surroundings.project.crew;
+    let names = crew.agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(", ");
+    say(&format!("the crew of {} is up: {names}", crew.project));
+    say(&format!("bus {}, models {}", surroundings.nats_url, surroundings.proxy_url));
+    let rehearsed = rehearsal_routes(&surroundings.project);
+    if !rehearsed.is_empty() {
+        say(&format!(
+            "no key is configured for model route{} {}: the rehearsal model answers, and no real model is asked",
+            if rehearsed.len() == 1 { "" } else { "s" },
+            rehearsed.join(", ")
+        ));
+    }
+}
+
+/// Prints a line for people. A reader that hung up is no error.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    if !out.is_terminal() {
+        let _ = out.flush();
+    }
+}

@@ -1,0 +1,135 @@
+//! The crew's processes: `nightcrew up` with everything but the runner, and the runner that is killed.
+
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use schemas::RunId;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use super::{PATIENCE, stage::Stage, tell};
+
+/// The processes of the crew.
+pub(crate) struct Crew {
+    program: PathBuf,
+    project: PathBuf,
+    state: PathBuf,
+    up: Child,
+    runner: Option<Child>,
+    _lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Crew {
+    /// Starts everything but the runner.
+    pub(crate) async fn start(stage: &Stage) -> anyhow::Result<Self> {
+        let program = program()?;
+        let (project, state) = (stage.project(), stage.dir().join("state"));
+        let mut up = Command::new(&program);
+        up.args(["up", "--without", "agent-runner", "--scenario", "scenario.yaml"]);
+        let mut up = in_project(up, &project, &state)
+            .stdout(Stdio::piped())
+            .stderr(log_file(stage, "up")?)
+            .spawn()
+            .with_context(|| format!("{} can not be started", program.display()))?;
+        let stdout = up.stdout.take().context("a child has a standard output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = async {
+            while let Some(line) = lines.next_line().await? {
+                tell(&format!("nightcrew: {line}"));
+                if line.contains("rehearsal") {
+                    return anyhow::Ok(true);
+                }
+            }
+            anyhow::Ok(false)
+        };
+        let ready = tokio::time::timeout(PATIENCE, ready).await.context("`nightcrew up` is not ready in time")??;
+        ensure!(ready, "`nightcrew up` ended early: see {}", stage.dir().join("up.log").display());
+        Ok(Self { program, project, state, up, runner: None, _lines: lines })
+    }
+
+    /// Starts a runner.
+    pub(crate) async fn start_runner(&mut self) -> anyhow::Result<()> {
+        let mut runner = Command::new(&self.program);
+        runner.args(["service", "agent-runner"]);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.state.with_file_name("runner.log"))?;
+        self.runner = Some(in_project(runner, &self.project, &self.state).stdout(Stdio::null()).stderr(log).spawn()?);
+        Ok(())
+    }
+
+    /// Ends the runner with SIGKILL and waits until it is gone.
+    pub(crate) async fn kill_runner(&mut self) -> anyhow::Result<()> {
+        let mut runner = self.runner.take().context("a runner is up")?;
+        runner.kill().await.context("the runner can not be killed")
+    }
+
+    /// `nightcrew timeline RUN --tree`, as a person reads it.
+    pub(crate) async fn timeline(&self, run: RunId) -> anyhow::Result<String> {
+        self.ask(&["timeline", &run.to_string(), "--tree"]).await
+    }
+
+    /// Runs a command of the program and gives what it prints.
+    pub(crate) async fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(args);
+        let output = in_project(command, &self.project, &self.state).output().await?;
+        ensure!(output.status.success(), "nightcrew {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// How to look around.
+    pub(crate) fn hints(&self) -> String {
+        let project = self.project.display();
+        format!(
+            "Look around with\n  export NIGHTCREW_STATE_DIR={}\n  {} -C {project} runs",
+            self.state.display(),
+            self.program.display()
+        )
+    }
+
+    /// Where the crew's state is.
+    pub(crate) fn state(&self) -> &std::path::Path {
+        &self.state
+    }
+
+    /// Ends everything in order.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        for mut child in self.runner.into_iter().chain([self.up]) {
+            let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap_or(0)));
+            if let Some(pid) = pid {
+                kill_process(pid, Signal::TERM)?;
+            }
+            tokio::time::timeout(PATIENCE, child.wait()).await.context("a process does not end")??;
+        }
+        Ok(())
+    }
+}
+
+/// The program: the copy that `justw` made, or the one beside this one.
+fn program() -> anyhow::Result<PathBuf> {
+    if let Some(program) = std::env::var_os("NIGHTCREW_BIN") {
+        return Ok(program.into());
+    }
+    let own = std::env::current_exe()?;
+    let program = own.with_file_name("nightcrew");
+    ensure!(program.exists(), "{} is not built: run ./justw demo", program.display());
+    Ok(program)
+}
+
+/// A command in the project, with no model key of the person's own: the demo never asks a real model.
+fn in_project(mut command: Command, project: &std::path::Path, state: &std::path::Path) -> Command {
+    command
+        .current_dir(project)
+        .env("NIGHTCREW_STATE_DIR", state)
+        .env_remove("ANTHROPIC_API_KEY")
+        .env_remove("OPENAI_API_KEY")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn log_file(stage: &Stage, name: &str) -> anyhow::Result<std::fs::File> {
+    Ok(std::fs::File::create(stage.dir().join(format!("{name}.log")))?)
+}
