@@ -1,0 +1,228 @@
+//! Reading everything about a run: its messages from log and archive, its log lines, its children.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kit::blobs::{BlobError, Blobs};
+use kit::bus::Bus;
+use kit::class::chain;
+use kit::clock;
+use kit::journal::{Journal, ReadError, STREAM};
+use kit::logs::LogStore;
+use kit::message::Verbatim;
+use kit::scan::ScanError;
+use schemas::event::Archived;
+use schemas::subject::filter;
+use schemas::summary::RunSummary;
+use schemas::timeline::{Gap, Timeline};
+use schemas::{RunEvent, RunId, Subject};
+
+use crate::domain::archive::{self, ArchiveError};
+use crate::domain::evidence::Evidence;
+use crate::domain::{summary, timeline as build};
+use crate::summaries;
+
+/// How often the log is read again when the replica that answered lags behind the leader.
+const ATTEMPTS: u32 = 5;
+
+/// Pause between these tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A timeline can not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TimelineError {
+    /// No such run is in the log.
+    #[error("run {0} is not in the log")]
+    NotFound(RunId),
+    /// Neither the run's first message nor a summary of it can be read.
+    #[error("run {0} has lost its beginning, and there is no summary of it")]
+    NoBeginning(RunId),
+    /// The log can not be read now.
+    #[error("the messages of run {run} can not be read")]
+    Log {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: ScanError,
+    },
+    /// The end of the run can not be found now.
+    #[error("the end of run {run} can not be read")]
+    End {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
+}
+
+/// An archive can not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("its blob can not be had")]
+    Blob(#[from] BlobError),
+    #[error("it can not be opened")]
+    Content(#[from] ArchiveError),
+}
+
+/// The timeline of `run`, with those of its children when `tree`. Needs a user that may read `SWARM`, KV `runs` and `blobs`,
+/// such as `nightcrew`.
+pub async fn timeline(
+    bus: &Bus,
+    logs: &LogStore,
+    run: RunId,
+    tree: bool,
+) -> Result<Timeline, TimelineError> {
+    let mut told = BTreeSet::new();
+    Reader { bus, logs }.timeline(run, tree, &mut told).await
+}
+
+struct Reader<'a> {
+    bus: &'a Bus,
+    logs: &'a LogStore,
+}
+
+type Told<'a> = Pin<Box<dyn Future<Output = Result<Timeline, TimelineError>> + Send + 'a>>;
+
+impl Reader<'_> {
+    /// Each run once, whatever the log says: a journal that names its own ancestor as a child must not be followed for ever.
+    fn timeline<'a>(&'a self, run: RunId, tree: bool, told: &'a mut BTreeSet<RunId>) -> Told<'a> {
+        Box::pin(async move {
+            told.insert(run);
+            let (known, mut evidence) = gather(self.bus, run).await?;
+            let folded = summary::fold(run, &evidence.links());
+            let summary = folded.or(known).ok_or(TimelineError::NoBeginning(run))?;
+            self.add_log_lines(run, summary.requested_at, &mut evidence)
+                .await;
+            let mut children = Vec::new();
+            for child in evidence.children() {
+                if !tree || told.contains(&child) {
+                    continue;
+                }
+                match self.timeline(child, tree, told).await {
+                    Ok(child) => children.push(child),
+                    Err(TimelineError::NotFound(child_run_id)) => {
+                        evidence.missing.push(Gap::ChildMissing { child_run_id });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let timeline = build::timeline(summary, &evidence, clock::now());
+            Ok(Timeline {
+                children,
+                ..timeline
+            })
+        })
+    }
+
+    /// The log lines of the run. What of them is gone, or can not be read, is a gap and no error.
+    async fn add_log_lines(&self, run: RunId, since: Timestamp, evidence: &mut Evidence) {
+        let logs = self.logs.clone();
+        let read = tokio::task::spawn_blocking(move || logs.lines_of_since(run, since)).await;
+        let lines = match read {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(error)) => {
+                let reason = chain(&error);
+                return evidence.missing.push(Gap::LogsUnreadable { reason });
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                return evidence.missing.push(Gap::LogsUnreadable { reason });
+            }
+        };
+        let missing = &mut evidence.missing;
+        missing.extend(
+            lines
+                .expired_before
+                .filter(|before| *before > since)
+                .map(|before| Gap::LogsExpired { before }),
+        );
+        missing.extend((lines.omitted > 0).then_some(Gap::LogsOmitted {
+            lines: lines.omitted,
+        }));
+        evidence.lines = lines.lines;
+    }
+}
+
+/// Everything that log and archive hold of a run, and its summary in KV `runs` when there is one.
+pub(crate) async fn gather(
+    bus: &Bus,
+    run: RunId,
+) -> Result<(Option<RunSummary>, Evidence), TimelineError> {
+    let failed = |source| TimelineError::Log { run, source };
+    // Before the log, so that the log can only be ahead of it.
+    let known = summaries::get(bus, run).await.map_err(failed)?;
+    let from = known.as_ref().map_or(1, |known| known.first_sequence);
+    let mut messages = journal(bus, run, from).await?;
+    if messages.is_empty() {
+        return Err(TimelineError::NotFound(run));
+    }
+    for filter in [filter::signals_of(run), Subject::Call(run).to_string()] {
+        messages.extend(bus.scan_all(STREAM, &filter, from).await.map_err(failed)?);
+    }
+    let mut gaps = Vec::new();
+    if let Some(archived) = archived(&messages) {
+        match open(&Blobs::new(bus), run, &archived).await {
+            Ok(opened) => messages.extend(opened),
+            Err(error) => gaps.push(Gap::ArchiveUnreadable {
+                blob: archived.archive.blob.clone(),
+                reason: chain(&error),
+            }),
+        }
+    }
+    let mut evidence = Evidence::of(&messages);
+    evidence.known_last = known.as_ref().map_or(0, |known| known.last_sequence);
+    evidence.missing = gaps;
+    Ok((known, evidence))
+}
+
+/// The messages of the journal that are in the log, up to the one that the leader says is the last.
+async fn journal(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, TimelineError> {
+    let filter = filter::run(run);
+    let mut attempt = 1;
+    loop {
+        let messages = bus.scan_all(STREAM, &filter, from).await;
+        let messages = messages.map_err(|source| TimelineError::Log { run, source })?;
+        let last = match Journal::new(bus).last(run).await {
+            Ok(last) => last.map(|last| last.sequence),
+            // It is there; what it says is of no interest here.
+            Err(ReadError::Decode { source, .. }) => source.sequence,
+            Err(source) => return Err(TimelineError::End { run, source }),
+        };
+        let read = messages.last().map(|message| message.sequence);
+        if read >= last || attempt == ATTEMPTS {
+            return Ok(messages);
+        }
+        attempt += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What the journal says about its archive, when it has one.
+pub(crate) fn archived(messages: &[Verbatim]) -> Option<Archived> {
+    messages.iter().rev().find_map(|message| {
+        let stored = message.stored().ok()?;
+        if !stored.has("archived") {
+            return None;
+        }
+        let decision: schemas::Decision = stored.decode().ok()?;
+        decision.events.into_iter().find_map(|event| match event {
+            RunEvent::Archived(archived) => Some(archived),
+            _ => None,
+        })
+    })
+}
+
+/// The messages in an archive.
+pub(crate) async fn open(
+    blobs: &Blobs,
+    run: RunId,
+    archived: &Archived,
+) -> Result<Vec<Verbatim>, OpenError> {
+    let content = blobs.get(&archived.archive).await?;
+    Ok(archive::unpack(run, &content, &archived.digest)?)
+}
