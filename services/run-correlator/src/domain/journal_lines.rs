@@ -110,7 +110,7 @@ impl Teller {
     /// What has no answer yet, with `what` became of it.
     fn tell_open(&self, line: &mut String, what: &str) {
         let mut open = Vec::new();
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model.as_ref().filter(|model| model.failed.is_none()) {
             open.push(format!("the model call of step {}", model.step));
         }
         open.extend(self.open.iter().map(|call_id| self.call_of(call_id)));
@@ -125,7 +125,7 @@ impl Teller {
             let _ = write!(line, ", attempt {}", called.attempt);
             match self.model.as_ref().and_then(|open| open.failed) {
                 Some(failed) => {
-                    let _ = write!(line, " because the last one was {}", words(&failed));
+                    let _ = write!(line, " (the last one: {})", words(&failed));
                 }
                 None => line.push_str(
                     " because its runner was lost; an answer that was given already is not paid again",

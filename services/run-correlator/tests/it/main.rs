@@ -1,1 +1,6 @@
-//! run-correlator.
+//! run-correlator, from outside.
+
+mod gaps;
+mod story;
+mod summaries;
+mod timelines;
