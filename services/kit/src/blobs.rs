@@ -2,24 +2,40 @@
 //!
 //! A blob is put only when it is not there, and checked against its name when it is read. Putting it before the message
 //! that names it means that a crash in between leaves a blob that nothing names; [`Blobs::sweep`] removes those.
+//!
+//! The objects are those of NATS' object store, so its tools read them. Writing and reading is not left to the client
+//! library's: that one publishes chunk by chunk, makes a consumer for each read, purges (which services may not) when
+//! two write the same, and takes an object that was deleted for one that is there.
 
-use std::collections::HashSet;
+mod object;
+mod sweep;
 
-use async_nats::jetstream::context::ObjectStoreError;
-use async_nats::jetstream::object_store::{self, ObjectStore};
-use bytes::Bytes;
-use futures::StreamExt as _;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use async_nats::jetstream::context::PublishError;
+use bytes::{Bytes, BytesMut};
+use jiff::{SignedDuration, Timestamp};
 use schemas::content::MAX_INLINE_BYTES;
 use schemas::{BlobRef, Text};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt as _;
-use tokio::sync::OnceCell;
+use uuid::Uuid;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Fault, Last};
 use crate::class::{Classified, ErrorClass};
+use crate::clock;
+use crate::message::RawMessage;
+
+use object::{Info, chunk_subject, meta_subject};
 
 /// The object store.
 pub const STORE: &str = "blobs";
+
+/// Its stream.
+const STREAM: &str = "OBJ_blobs";
 
 /// Largest blob that is read into memory: above the largest snapshot of a worktree that the runner takes.
 pub const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024;
@@ -27,12 +43,25 @@ pub const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of a text that stand beside the reference to its blob, for timelines.
 const PREVIEW_BYTES: usize = 1024;
 
+/// Size of a chunk, as the tools of NATS have it.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Chunks under way at once: two megabytes, enough to hide the way there and back.
+const CHUNKS_AT_ONCE: usize = 16;
+
+/// A blob that is put again gets a new time when it is older than this, so that no sweep takes it from under who put it.
+/// A sweep must therefore leave alone what is younger than some hours.
+const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often the chunks of an object are read that are not all there: a replica may lag.
+const READ_ATTEMPTS: u32 = 5;
+
+/// Pause between these.
+const READ_AGAIN: Duration = Duration::from_millis(50);
+
 /// A blob could not be kept or had.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The store is not to be had.
-    #[error("the object store is not to be had")]
-    Store(#[source] ObjectStoreError),
     /// It could not be written.
     #[error("blob {digest} can not be stored")]
     Put {
@@ -40,28 +69,31 @@ pub enum BlobError {
         digest: String,
         /// Why.
         #[source]
-        source: object_store::PutError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It could not be found.
-    #[error("blob {digest} can not be had")]
+    /// The store has no room.
+    #[error("the object store has no room for blob {digest}")]
+    Full {
+        /// Its name.
+        digest: String,
+    },
+    /// There is none of that name.
+    #[error("there is no blob {digest}")]
+    Missing {
+        /// Its name.
+        digest: String,
+    },
+    /// It could not be read.
+    #[error("blob {digest} can not be read")]
     Get {
         /// Its name.
         digest: String,
         /// Why.
         #[source]
-        source: object_store::GetError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It broke off while it was read.
-    #[error("blob {digest} can not be read")]
-    Read {
-        /// Its name.
-        digest: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It is larger than what is read.
-    #[error("blob {digest} has {bytes} bytes, {MAX_BLOB_BYTES} are read")]
+    /// It is larger than what is kept or read.
+    #[error("blob {digest} has {bytes} bytes, {MAX_BLOB_BYTES} are allowed")]
     TooLarge {
         /// Its name.
         digest: String,
@@ -82,7 +114,9 @@ pub enum BlobError {
 impl Classified for BlobError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::TooLarge { .. } | Self::Corrupt { .. } => ErrorClass::Broken,
+            Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Missing { .. } => {
+                ErrorClass::Broken
+            }
             _ => ErrorClass::Transient,
         }
     }
@@ -91,54 +125,88 @@ impl Classified for BlobError {
         match self {
             Self::TooLarge { .. } => "blob_too_large",
             Self::Corrupt { .. } => "blob_corrupt",
-            _ => "blob_unavailable",
+            Self::Missing { .. } => "blob_missing",
+            Self::Full { .. } => "blobs_full",
+            Self::Put { .. } | Self::Get { .. } | Self::Sweep(_) => "blob_unavailable",
         }
     }
 }
 
 /// The blobs of a project. Clones share the connection.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Blobs {
     bus: Bus,
-    store: std::sync::Arc<OnceCell<ObjectStore>>,
-}
-
-impl std::fmt::Debug for Blobs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Blobs").field("bus", &self.bus).finish_non_exhaustive()
-    }
 }
 
 impl Blobs {
     /// The blobs of the bus's project.
     pub fn new(bus: &Bus) -> Self {
-        Self { bus: bus.clone(), store: std::sync::Arc::default() }
+        Self { bus: bus.clone() }
     }
 
     /// Keeps `content`, unless it is kept already.
     pub async fn put(&self, content: Bytes) -> Result<BlobRef, BlobError> {
         let digest = digest(&content);
-        let store = self.store().await?;
-        if store.info(&digest).await.is_err() {
-            let mut reader = content.as_ref();
-            let put = store.put(digest.as_str(), &mut reader).await;
-            put.map_err(|source| BlobError::Put { digest: digest.clone(), source })?;
+        let bytes = content.len() as u64;
+        if bytes > MAX_BLOB_BYTES {
+            return Err(BlobError::TooLarge { digest, bytes });
         }
-        Ok(BlobRef { blob: digest, bytes: content.len() as u64, preview: None })
+        let put = async {
+            match self.info(&digest).await? {
+                None => self.write(&digest, &content).await,
+                // What is old and not named may be about to be swept: whoever is about to name it renews it.
+                Some((info, stored)) if clock::now().duration_since(stored) > RENEW_AFTER => {
+                    self.publish_info(&info).await
+                }
+                Some(_) => Ok(()),
+            }
+        };
+        match put.await {
+            Ok(()) => Ok(BlobRef {
+                blob: digest,
+                bytes,
+                preview: None,
+            }),
+            Err(fault) if Fault::is_full(&fault) => Err(BlobError::Full { digest }),
+            Err(fault) => Err(BlobError::Put {
+                digest,
+                source: Box::new(fault),
+            }),
+        }
     }
 
     /// The content of a blob.
     pub async fn get(&self, blob: &BlobRef) -> Result<Bytes, BlobError> {
         let name = blob.blob.clone();
         if blob.bytes > MAX_BLOB_BYTES {
-            return Err(BlobError::TooLarge { digest: name, bytes: blob.bytes });
+            return Err(BlobError::TooLarge {
+                digest: name,
+                bytes: blob.bytes,
+            });
         }
-        let store = self.store().await?;
-        let mut object = store.get(&name).await.map_err(|source| BlobError::Get { digest: name.clone(), source })?;
-        let mut content = Vec::new();
-        let read = object.read_to_end(&mut content).await;
-        read.map_err(|source| BlobError::Read { digest: name.clone(), source })?;
-        if digest(&content) == name { Ok(content.into()) } else { Err(BlobError::Corrupt { digest: name }) }
+        let failed = |fault: Fault| BlobError::Get {
+            digest: name.clone(),
+            source: Box::new(fault),
+        };
+        let mut info = self.info(&name).await.map_err(failed)?;
+        if info.is_none() {
+            info = self.info_from_leader(&name).await.map_err(failed)?;
+        }
+        let (info, _) = info.ok_or_else(|| BlobError::Missing {
+            digest: name.clone(),
+        })?;
+        if info.size > MAX_BLOB_BYTES {
+            return Err(BlobError::TooLarge {
+                digest: name,
+                bytes: info.size,
+            });
+        }
+        let content = self.read(&info).await.map_err(failed)?;
+        if digest(&content) == name {
+            Ok(content)
+        } else {
+            Err(BlobError::Corrupt { digest: name })
+        }
     }
 
     /// A text as it belongs into a message: inline when it is short, else as a blob with its beginning.
@@ -148,7 +216,10 @@ impl Blobs {
         }
         let preview = text[..text.floor_char_boundary(PREVIEW_BYTES)].to_owned();
         let blob = self.put(text.into()).await?;
-        Ok(Text::Blob(BlobRef { preview: Some(preview), ..blob }))
+        Ok(Text::Blob(BlobRef {
+            preview: Some(preview),
+            ..blob
+        }))
     }
 
     /// The text itself.
@@ -157,30 +228,116 @@ impl Blobs {
             Text::Inline(text) => Ok(text.clone()),
             Text::Blob(blob) => {
                 let content = self.get(blob).await?;
-                String::from_utf8(content.into()).map_err(|_| BlobError::Corrupt { digest: blob.blob.clone() })
+                String::from_utf8(content.into()).map_err(|_| BlobError::Corrupt {
+                    digest: blob.blob.clone(),
+                })
             }
         }
     }
 
-    /// Removes every blob whose name is not in `named` and that was stored before `before`. Gives how many.
-    pub async fn sweep(&self, named: &HashSet<String>, before: jiff::Timestamp) -> Result<u64, BlobError> {
-        let store = self.store().await?;
-        let mut listed = store.list().await.map_err(|error| BlobError::Sweep(Box::new(error)))?;
-        let mut removed = 0;
-        while let Some(info) = listed.next().await {
-            let info = info.map_err(|error| BlobError::Sweep(Box::new(error)))?;
-            let old = info.modified.is_some_and(|at| at.unix_timestamp() < before.as_second());
-            if old && !named.contains(&info.name) {
-                let deleted = store.delete(&info.name).await;
-                deleted.map_err(|error| BlobError::Sweep(Box::new(error)))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    /// What the store says of an object that is there, and since when.
+    async fn info(&self, name: &str) -> Result<Option<(Info, Timestamp)>, Fault> {
+        let found = self.bus.last_on(STREAM, &meta_subject(name)).await?;
+        present(found)
     }
 
-    async fn store(&self) -> Result<&ObjectStore, BlobError> {
-        self.store.get_or_try_init(|| self.bus.jetstream().get_object_store(STORE)).await.map_err(BlobError::Store)
+    /// The same from the stream's leader: what was put a moment ago may not be everywhere yet.
+    async fn info_from_leader(&self, name: &str) -> Result<Option<(Info, Timestamp)>, Fault> {
+        let request = json!({ "last_by_subj": meta_subject(name) });
+        let found = self.bus.leader_get(STREAM, &request).await?;
+        let opaque = found.as_ref().and_then(RawMessage::opaque);
+        present(opaque.map(|(time, body)| Last { time, body }))
+    }
+
+    /// Writes an object: its chunks, several at a time, and when all are stored its name. Of two that write the same
+    /// at once the later name counts; the other's chunks are swept.
+    async fn write(&self, name: &str, content: &Bytes) -> Result<(), Fault> {
+        let nuid = Uuid::new_v4().simple().to_string();
+        let subject = chunk_subject(&nuid);
+        let mut acks = VecDeque::new();
+        let starts = (0..content.len()).step_by(CHUNK_BYTES);
+        let chunks = starts.len();
+        for at in starts {
+            let chunk = content.slice(at..content.len().min(at + CHUNK_BYTES));
+            self.bus.wait_connected().await?;
+            // Sent one after the other, for their order in the stream is their order in the object.
+            let sent = self.bus.jetstream().publish(subject.clone(), chunk).await;
+            acks.push_back(sent.map_err(|error| refused(&error))?);
+            if acks.len() == CHUNKS_AT_ONCE
+                && let Some(oldest) = acks.pop_front()
+            {
+                oldest.await.map_err(|error| refused(&error))?;
+            }
+        }
+        for ack in acks {
+            ack.await.map_err(|error| refused(&error))?;
+        }
+        let info = Info::new(name, &nuid, content.len() as u64, chunks, clock::now());
+        self.publish_info(&info).await
+    }
+
+    /// Names an object, or renews its name.
+    async fn publish_info(&self, info: &Info) -> Result<(), Fault> {
+        let mut headers = HeaderMap::new();
+        headers.insert(async_nats::header::NATS_ROLLUP, "sub");
+        let body = serde_json::to_vec(info).map_err(|error| Fault::Garbled(error.to_string()))?;
+        let subject = meta_subject(&info.name);
+        self.bus
+            .publish_once(&subject, headers, body.into())
+            .await?;
+        Ok(())
+    }
+
+    async fn read(&self, info: &Info) -> Result<Bytes, Fault> {
+        for attempt in 1.. {
+            let content = self.try_read(info).await?;
+            if content.len() as u64 >= info.size {
+                return Ok(content);
+            }
+            if attempt == READ_ATTEMPTS {
+                break;
+            }
+            tokio::time::sleep(READ_AGAIN).await;
+        }
+        Err(Fault::Garbled(
+            "an object without all of its chunks".to_owned(),
+        ))
+    }
+
+    async fn try_read(&self, info: &Info) -> Result<Bytes, Fault> {
+        let subject = chunk_subject(&info.nuid);
+        let mut content = BytesMut::new();
+        let mut from = 0;
+        loop {
+            let page = self.bus.page(STREAM, &subject, from).await?;
+            for message in &page.messages {
+                content.extend_from_slice(&message.payload);
+            }
+            if !page.more || content.len() as u64 > MAX_BLOB_BYTES {
+                return Ok(content.freeze());
+            }
+            from = page.last_sequence + 1;
+        }
+    }
+}
+
+fn present(found: Option<Last>) -> Result<Option<(Info, Timestamp)>, Fault> {
+    let Some(Last { time, body }) = found else {
+        return Ok(None);
+    };
+    let info: Info = serde_json::from_slice(&body)
+        .map_err(|error| Fault::Garbled(format!("an object that is none: {error}")))?;
+    Ok((!info.deleted).then_some((info, time)))
+}
+
+fn refused(error: &PublishError) -> Fault {
+    let said = std::error::Error::source(error);
+    match said.and_then(|said| said.downcast_ref::<jetstream::Error>()) {
+        Some(problem) => Fault::Api {
+            code: problem.error_code().0,
+            description: problem.to_string(),
+        },
+        None => Fault::Garbled(error.to_string()),
     }
 }
 

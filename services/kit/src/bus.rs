@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::class::{Classified, ErrorClass};
 
+pub(crate) use fetch::Last;
 pub use publish::PublishError;
 pub(crate) use publish::{Ack, Fault, code};
 

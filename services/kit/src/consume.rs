@@ -154,7 +154,7 @@ where
             };
             match came {
                 Pulled::Message(message) => return Some(Next::Message(message, place)),
-                Pulled::Idle => {}
+                Pulled::Idle | Pulled::Cut => {}
                 Pulled::Gone => return Some(Next::Gone),
             }
         }

@@ -1,30 +1,38 @@
 //! Live epochs: which holder of a run may act, folded from the log.
 //!
-//! A bearer names its run and epoch. Whoever verifies it asks here whether that epoch is the live one. Memory does not
-//! grow with history: runs are read from the log when somebody asks, a follower of the log keeps what was read up to
-//! date, and what was not asked for in a while is forgotten.
+//! A bearer names its run and epoch. Whoever verifies it asks here whether that epoch is the live one. Epochs that open
+//! and runs that end are taken from a follower of the log as they happen; a run that is not known is read from the
+//! log. What nobody asked for in a while is forgotten, so memory does not grow with history.
 //!
-//! It fails closed. While the follower may be behind (the bus is away, or its consumer is being made anew) an epoch
-//! that was live is not taken for live; the caller is told that nobody knows.
+//! It fails closed. While the follower may be behind (the bus is away, silent, or a backlog is being read) an epoch
+//! that was live is not taken for live; whoever asks waits as long as it may and is then told that nobody knows.
 
 mod fold;
 mod follow;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use schemas::RunId;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::bus::Bus;
+use crate::class::{Classified, ErrorClass};
 use crate::journal::{Journal, ReadError};
 use crate::service::Context;
 
 use fold::Runs;
 pub use fold::Standing;
 pub use follow::StartError;
+
+/// How long the log may be silent before what was folded is stale. Shorter than the 3 s after which a run whose holder
+/// is lost goes to another one, so that nobody takes the old epoch for live when the new one may be there.
+pub const STALE_AFTER: Duration = Duration::from_secs(2);
+
+/// Between two looks of one who waits for an end while the fold is stale or a journal can not be read.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why an epoch is not good.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,34 @@ pub enum EpochError {
     Read(#[source] ReadError),
 }
 
+impl Classified for EpochError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Old { .. } | Self::Ended | Self::Released | Self::Unknown => ErrorClass::Refused,
+            Self::Stale => ErrorClass::Transient,
+            Self::Read(error) => error.class(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Old { .. } => "epoch_old",
+            Self::Ended => "run_ended",
+            Self::Released => "run_released",
+            Self::Unknown => "epoch_unknown",
+            Self::Stale => "epochs_stale",
+            Self::Read(error) => error.code(),
+        }
+    }
+}
+
+impl EpochError {
+    /// Whether waiting may change it.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Stale | Self::Read(_))
+    }
+}
+
 /// The live epochs. Clones share them.
 #[derive(Clone, Debug)]
 pub struct LiveEpochs {
@@ -62,10 +98,22 @@ pub struct LiveEpochs {
 struct Shared {
     journal: Journal,
     runs: Mutex<Runs>,
-    /// Counts what the follower has seen, so that whoever waits looks again.
-    seen: watch::Sender<u64>,
-    /// Whether the follower is up to date.
-    current: watch::Sender<bool>,
+    follower: watch::Sender<Follower>,
+}
+
+/// What is known of the follower.
+#[derive(Clone, Copy, Debug)]
+struct Follower {
+    /// Whether it has seen all that the log held when it was last heard of.
+    caught_up: bool,
+    /// When the server last said that there is no more.
+    heard: Instant,
+}
+
+impl Follower {
+    fn is_current(&self) -> bool {
+        self.caught_up && self.heard.elapsed() < STALE_AFTER
+    }
 }
 
 impl LiveEpochs {
@@ -74,71 +122,112 @@ impl LiveEpochs {
         let shared = Arc::new(Shared {
             journal: Journal::new(bus),
             runs: Mutex::default(),
-            seen: watch::Sender::new(0),
-            current: watch::Sender::new(false),
+            follower: watch::Sender::new(Follower {
+                caught_up: false,
+                heard: Instant::now(),
+            }),
         });
-        let follower = follow::Follower::start(bus.clone(), Arc::clone(&shared)).await?;
-        context.spawn_vital("epochs", follower.run(context.shutdown.clone()));
+        let following = follow::start(bus.clone(), Arc::clone(&shared)).await?;
+        context.spawn_vital("epochs", following.run(context.shutdown.clone()));
         Ok(Self { shared })
     }
 
-    /// Whether `epoch` is the live one of `run`; waits up to `wait` for one that is not in the log yet.
+    /// Whether `epoch` is the live one of `run`. Waits up to `wait` for an epoch that the log does not show yet, and for
+    /// a log that can not be followed.
     pub async fn check(&self, run: RunId, epoch: u64, wait: Duration) -> Result<(), EpochError> {
-        let mut seen = self.shared.seen.subscribe();
-        let deadline = tokio::time::Instant::now() + wait;
+        // The common case takes no watch and no deadline.
+        match self.standing_of(run, epoch).await {
+            Err(error) if error.may_pass() => {}
+            known => return known,
+        }
+        let deadline = Instant::now() + wait;
+        let mut changes = self.shared.changes(run);
         loop {
-            seen.mark_unchanged();
-            match self.standing(run).await?.check(epoch) {
-                Err(EpochError::Unknown) => {}
+            match self.standing_of(run, epoch).await {
+                Err(error) if error.may_pass() => {
+                    let changed = self.shared.change(&mut changes);
+                    if timeout_at(deadline, changed).await.is_err() {
+                        return Err(error);
+                    }
+                }
                 known => return known,
             }
-            match tokio::time::timeout_at(deadline, seen.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(EpochError::Stale),
-                Err(_) => return Err(EpochError::Unknown),
-            }
         }
     }
 
-    /// Returns once `epoch` of `run` is not live any more, for whatever reason.
+    /// Returns once `epoch` of `run` is known not to be live any more, for whatever reason.
     pub async fn over(&self, run: RunId, epoch: u64) {
-        let mut seen = self.shared.seen.subscribe();
-        while let Ok(()) | Err(EpochError::Stale | EpochError::Read(_)) =
-            self.standing(run).await.and_then(|standing| standing.check(epoch))
-        {
-            if seen.changed().await.is_err() {
-                return;
+        let mut changes = self.shared.changes(run);
+        loop {
+            match self.standing_of(run, epoch).await {
+                Ok(()) | Err(EpochError::Stale | EpochError::Read(_)) => {}
+                Err(_) => return,
             }
+            self.shared.change(&mut changes).await;
         }
     }
 
-    /// How a run stands, from memory or from the log.
-    async fn standing(&self, run: RunId) -> Result<Standing, EpochError> {
-        if !*self.shared.current.borrow() {
+    async fn standing_of(&self, run: RunId, epoch: u64) -> Result<(), EpochError> {
+        if !self.shared.follower.borrow().is_current() {
             return Err(EpochError::Stale);
         }
         if let Some(standing) = self.shared.runs().get(run) {
-            return Ok(standing);
+            return standing.check(epoch);
         }
+        self.read(run).await?.check(epoch)
+    }
+
+    /// Folds a run's journal from the log.
+    async fn read(&self, run: RunId) -> Result<Standing, EpochError> {
         // Entered before it is read, so that what the follower sees meanwhile is not lost.
         self.shared.runs().enter(run);
-        let journal = &self.shared.journal;
-        let first = journal.first(run).await.map_err(EpochError::Read)?;
-        let Some(first) = first else {
-            self.shared.runs().forget(run);
-            return Ok(Standing::default());
-        };
-        let messages = journal.read(run, first.sequence).await.map_err(EpochError::Read)?;
-        let mut runs = self.shared.runs();
-        for message in &messages {
-            runs.apply(run, message.sequence, &message.kinds);
+        let messages = self.shared.journal.read(run, 0).await;
+        let mut standing = Standing::default();
+        for message in messages.map_err(EpochError::Read)? {
+            standing.apply(message.sequence, &message.kinds);
         }
-        Ok(runs.complete(run))
+        Ok(self.shared.runs().complete(run, standing))
     }
 }
 
 impl Shared {
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of each change of a run from now on.
+    fn changes(self: &Arc<Self>, run: RunId) -> Changes {
+        Changes {
+            run,
+            seen: Some(self.runs().watch(run)),
+            shared: Arc::clone(self),
+        }
+    }
+
+    /// Returns after a change of the run, or after a while: a fold that was stale gives no sign when it no longer is,
+    /// and one that goes stale gives none at all.
+    fn change<'a>(&self, changes: &'a mut Changes) -> impl Future<Output = ()> + 'a {
+        let current = self.follower.borrow().is_current();
+        let look_again = if current { STALE_AFTER } else { LOOK_AGAIN };
+        async move {
+            let Some(seen) = &mut changes.seen else {
+                return;
+            };
+            let _ = tokio::time::timeout(look_again, seen.changed()).await;
+        }
+    }
+}
+
+/// A watch over one run; the last one to go takes the run's entry with it.
+struct Changes {
+    run: RunId,
+    seen: Option<watch::Receiver<()>>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.seen = None;
+        self.shared.runs().unwatch(self.run);
     }
 }

@@ -1,5 +1,6 @@
 //! What two services need: identity, bus, journal, configuration, telemetry, token verification.
 
+pub mod blobs;
 pub mod bus;
 pub mod class;
 pub mod clock;
@@ -10,6 +11,8 @@ pub mod crew;
 pub mod dead;
 pub mod dirs;
 pub mod due;
+pub mod epochs;
+pub mod fill;
 pub mod for_test;
 pub mod http;
 pub mod identity;
@@ -18,11 +21,10 @@ pub mod logs;
 pub mod message;
 pub mod nats_server;
 mod pull;
+pub mod requester;
 pub mod scan;
 pub mod service;
 pub mod streams;
 pub mod telemetry;
 pub mod token;
 pub mod yaml;
-pub mod blobs;
-pub mod epochs;

@@ -38,6 +38,8 @@ pub(crate) enum Pulled {
     Message(Box<jetstream::Message>),
     /// Nothing, and the server said that there is nothing.
     Idle,
+    /// The connection changed, or a request was lost: what was on its way here may be lost too.
+    Cut,
     /// The consumer is not there.
     Gone,
 }
@@ -113,11 +115,13 @@ impl Puller {
                     if changed.is_err() {
                         self.answers = None;
                     }
+                    return Pulled::Cut;
                 }
                 () = tokio::time::sleep_until(silent_at), if self.outstanding > 0 => {
                     tracing::debug!(subject = self.subject, "a pull request was lost");
                     self.outstanding = 0;
                     self.heard = Instant::now();
+                    return Pulled::Cut;
                 }
                 () = tokio::time::sleep_until(self.not_before), if self.outstanding == 0 => {}
             }

@@ -2,7 +2,9 @@
 
 use async_nats::header::HeaderMap;
 use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +28,14 @@ pub(crate) struct Page {
     pub(crate) last_sequence: u64,
     /// Whether there are more behind it.
     pub(crate) more: bool,
+}
+
+/// The last message on a subject.
+pub(crate) struct Last {
+    /// When the stream stored it.
+    pub(crate) time: Timestamp,
+    /// Its body.
+    pub(crate) body: Bytes,
 }
 
 impl Bus {
@@ -108,6 +118,26 @@ impl Bus {
                 let description = answer.description.unwrap_or_default();
                 Err(Fault::Garbled(format!("{status} {description}")))
             }
+        }
+    }
+
+    /// The last message on a subject. In a cluster any replica answers, and may lag.
+    pub(crate) async fn last_on(&self, stream: &str, subject: &str) -> Result<Option<Last>, Fault> {
+        let api = format!("$JS.API.DIRECT.GET.{stream}");
+        let request = json!({ "last_by_subj": subject }).to_string();
+        let answer = self.ask_message(&api, None, request.into()).await?;
+        match answer.status.map(|status| status.as_u16()) {
+            None => {
+                let own = |name| Some(answer.headers.as_ref()?.get_last(name)?.as_str());
+                let time = own("Nats-Time-Stamp").and_then(|time| time.parse().ok());
+                let lacks = || Fault::Garbled("a message without a time".to_owned());
+                Ok(Some(Last {
+                    time: time.ok_or_else(lacks)?,
+                    body: answer.payload,
+                }))
+            }
+            Some(404) => Ok(None),
+            Some(status) => Err(Fault::Garbled(format!("status {status}"))),
         }
     }
 

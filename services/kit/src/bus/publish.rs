@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Request, RequestErrorKind};
+use async_nats::{Message, Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -198,6 +198,17 @@ impl Bus {
         headers: Option<HeaderMap>,
         body: Bytes,
     ) -> Result<Bytes, Fault> {
+        let answer = self.ask_message(subject, headers, body).await?;
+        Ok(answer.payload)
+    }
+
+    /// As [`Bus::ask`], with the answer's headers.
+    pub(super) async fn ask_message(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Message, Fault> {
         self.wait_connected().await?;
         let limit = self.max_payload();
         let bytes = body.len();
@@ -215,7 +226,7 @@ impl Bus {
             _ = connection.changed() => return Err(Fault::Silent),
         };
         match answer {
-            Ok(Ok(message)) => Ok(message.payload),
+            Ok(Ok(message)) => Ok(message),
             Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => Fault::NoStream {
                     subject: subject.to_owned(),

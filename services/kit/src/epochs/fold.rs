@@ -1,16 +1,15 @@
 //! The fold: kinds of journal messages, in any order, to how a run stands. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-use schemas::{
-    RunId,
-    event::{END_KINDS, EPOCH_KINDS},
-};
+use schemas::RunId;
+use schemas::event::{END_KINDS, EPOCH_KINDS};
+use tokio::sync::watch;
 
 use super::EpochError;
 
-/// Runs that are remembered. Ten times what a runner holds; an entry has 100 bytes.
-const MAX_RUNS: usize = 20_000;
+/// Runs that are remembered in each of two generations. Several times what a runner holds; an entry has 100 bytes.
+const GENERATION: usize = 16_384;
 
 /// How a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub struct Standing {
 
 impl Standing {
     /// Takes a message of the run. Order does not matter, and a repeat changes nothing.
-    fn apply(&mut self, sequence: u64, kinds: &[String]) {
+    pub(super) fn apply(&mut self, sequence: u64, kinds: &[String]) {
         let has = |wanted: &[&str]| kinds.iter().any(|kind| wanted.contains(&kind.as_str()));
         if has(&EPOCH_KINDS) {
             self.epoch = self.epoch.max(sequence);
@@ -31,6 +30,13 @@ impl Standing {
             self.released = self.released.max(sequence);
         }
         self.ended |= has(&END_KINDS);
+    }
+
+    /// Adds what another fold of the same run has seen.
+    fn merge(&mut self, other: Self) {
+        self.epoch = self.epoch.max(other.epoch);
+        self.released = self.released.max(other.released);
+        self.ended |= other.ended;
     }
 
     /// Whether `epoch` is the live one.
@@ -42,7 +48,9 @@ impl Standing {
             return Err(EpochError::Unknown);
         }
         if epoch < self.epoch {
-            return Err(EpochError::Old { current: self.epoch });
+            return Err(EpochError::Old {
+                current: self.epoch,
+            });
         }
         if self.released > self.epoch {
             return Err(EpochError::Released);
@@ -51,62 +59,104 @@ impl Standing {
     }
 }
 
-/// The runs that somebody asked about.
+/// The runs that opened an epoch or ended lately, and those that somebody asked about lately.
+///
+/// Two generations: when the younger is full, the older is forgotten and the younger takes its place. Whatever is used
+/// moves to the younger, so what is forgotten was not used for at least a generation.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    runs: HashMap<RunId, Known>,
-    order: VecDeque<RunId>,
+    younger: HashMap<RunId, Known>,
+    older: HashMap<RunId, Known>,
+    watched: HashMap<RunId, watch::Sender<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Known {
     standing: Standing,
+    /// Whether the log holds nothing that would change it: its past was read, or an epoch or end was seen as it came.
     complete: bool,
 }
 
 impl Runs {
-    pub(super) fn get(&self, run: RunId) -> Option<Standing> {
-        self.runs.get(&run).filter(|known| known.complete).map(|known| known.standing)
+    pub(super) fn get(&mut self, run: RunId) -> Option<Standing> {
+        let known = self.known(run)?;
+        known.complete.then_some(known.standing)
     }
 
-    /// Enters a run whose past is about to be read; forgets the run that was entered longest ago when full.
+    /// Enters a run whose past is about to be read.
     pub(super) fn enter(&mut self, run: RunId) {
-        if self.runs.contains_key(&run) {
+        if self.known(run).is_none() {
+            self.insert(run, Known::default());
+        }
+    }
+
+    /// Takes a message as it comes. The epoch that it opens is the latest, and an end is final: either way its run is
+    /// known then. Others matter only to runs that are known.
+    pub(super) fn apply(&mut self, run: RunId, sequence: u64, kinds: &[String]) {
+        let mut seen = Standing::default();
+        seen.apply(sequence, kinds);
+        if seen == Standing::default() {
             return;
         }
-        if self.order.len() >= MAX_RUNS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.runs.remove(&oldest);
+        let decisive = seen.epoch > 0 || seen.ended;
+        match self.known(run) {
+            Some(known) => {
+                known.standing.merge(seen);
+                known.complete |= decisive;
+            }
+            None if decisive => self.insert(
+                run,
+                Known {
+                    standing: seen,
+                    complete: true,
+                },
+            ),
+            None => {}
         }
-        self.runs.insert(run, Known::default());
-        self.order.push_back(run);
-    }
-
-    pub(super) fn forget(&mut self, run: RunId) {
-        self.runs.remove(&run);
-        self.order.retain(|known| *known != run);
-    }
-
-    pub(super) fn apply(&mut self, run: RunId, sequence: u64, kinds: &[String]) {
-        if let Some(known) = self.runs.get_mut(&run) {
-            known.standing.apply(sequence, kinds);
+        if let Some(watched) = self.watched.get(&run) {
+            watched.send_replace(());
         }
     }
 
-    /// The past has been applied.
-    pub(super) fn complete(&mut self, run: RunId) -> Standing {
-        let Some(known) = self.runs.get_mut(&run) else {
-            return Standing::default();
+    /// The past of a run was read as `past`; what came meanwhile is added to it.
+    pub(super) fn complete(&mut self, run: RunId, past: Standing) -> Standing {
+        let Some(known) = self.known(run) else {
+            // Forgotten meanwhile: it is read again by the next who asks.
+            return past;
         };
-        known.complete = true;
+        known.standing.merge(past);
+        // A run that the log does not have is not remembered as such: anybody could fill the memory with them.
+        known.complete |= known.standing != Standing::default();
         known.standing
     }
 
-    /// What the follower did not see may be missing in all of them.
-    pub(super) fn clear(&mut self) {
-        self.runs.clear();
-        self.order.clear();
+    pub(super) fn watch(&mut self, run: RunId) -> watch::Receiver<()> {
+        let watched = self.watched.entry(run);
+        watched
+            .or_insert_with(|| watch::Sender::new(()))
+            .subscribe()
+    }
+
+    /// To be called by who has dropped a receiver of the run.
+    pub(super) fn unwatch(&mut self, run: RunId) {
+        let unwatched = |watched: &watch::Sender<()>| watched.receiver_count() == 0;
+        if self.watched.get(&run).is_some_and(unwatched) {
+            self.watched.remove(&run);
+        }
+    }
+
+    fn known(&mut self, run: RunId) -> Option<&mut Known> {
+        if let Some(known) = self.older.remove(&run) {
+            self.insert(run, known);
+        }
+        self.younger.get_mut(&run)
+    }
+
+    fn insert(&mut self, run: RunId, known: Known) {
+        if self.younger.len() >= GENERATION {
+            self.older = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert(run, known);
     }
 }
 
@@ -116,6 +166,10 @@ mod tests {
 
     fn kinds(text: &str) -> Vec<String> {
         text.split(',').map(ToOwned::to_owned).collect()
+    }
+
+    fn run(n: u128) -> RunId {
+        RunId::from_uuid(uuid::Uuid::from_u128(n))
     }
 
     fn standing(messages: &[(u64, &str)]) -> Standing {
@@ -128,7 +182,11 @@ mod tests {
 
     #[test]
     fn the_latest_epoch_is_live_until_released_or_ended_in_whatever_order_it_is_read() {
-        let mut messages = vec![(2, "started,context_loaded,model_called"), (5, "model_replied"), (9, "resumed")];
+        let mut messages = vec![
+            (2, "started,context_loaded,model_called"),
+            (5, "model_replied"),
+            (9, "resumed"),
+        ];
         for _ in 0..2 {
             let now = standing(&messages);
             assert!(now.check(9).is_ok());
@@ -144,21 +202,55 @@ mod tests {
 
     #[test]
     fn a_run_is_known_once_its_past_was_read_and_what_came_meanwhile_counts() {
-        let run = RunId::from_uuid(uuid::Uuid::from_u128(1));
         let mut runs = Runs::default();
-        runs.enter(run);
-        runs.apply(run, 9, &kinds("finished"));
-        assert_eq!(runs.get(run), None, "its past is not read yet");
-        runs.apply(run, 2, &kinds("started"));
-        assert!(matches!(runs.complete(run).check(2), Err(EpochError::Ended)));
+        runs.enter(run(1));
+        runs.apply(run(1), 4, &kinds("waiting"));
+        assert_eq!(runs.get(run(1)), None, "its past is not read yet");
+        let known = runs.complete(run(1), standing(&[(2, "started")]));
+        assert!(matches!(known.check(2), Err(EpochError::Released)));
+        assert_eq!(runs.get(run(1)), Some(known));
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn an_epoch_that_is_seen_to_open_needs_no_reading() {
         let mut runs = Runs::default();
-        for n in 0..=MAX_RUNS as u128 {
-            runs.enter(RunId::from_uuid(uuid::Uuid::from_u128(n)));
+        runs.apply(run(1), 7, &kinds("model_called"));
+        assert_eq!(runs.get(run(1)), None);
+        runs.apply(run(1), 8, &kinds("resumed,context_loaded"));
+        assert!(runs.get(run(1)).unwrap().check(8).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_is_not_there_is_asked_for_again() {
+        let mut runs = Runs::default();
+        runs.enter(run(1));
+        let known = runs.complete(run(1), Standing::default());
+        assert!(matches!(known.check(2), Err(EpochError::Unknown)));
+        assert_eq!(runs.get(run(1)), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_keeps_what_is_used() {
+        let mut runs = Runs::default();
+        for n in 0..5 * GENERATION as u128 {
+            runs.apply(run(n), 1, &kinds("started"));
+            assert!(runs.get(run(0)).is_some(), "forgotten after {n}");
         }
-        assert_eq!((runs.runs.len(), runs.order.len()), (MAX_RUNS, MAX_RUNS));
+        assert!(runs.younger.len() + runs.older.len() <= 2 * GENERATION);
+    }
+
+    #[test]
+    fn the_last_watch_takes_its_entry_with_it() {
+        let mut runs = Runs::default();
+        let one = runs.watch(run(1));
+        let other = runs.watch(run(1));
+        runs.apply(run(1), 3, &kinds("finished"));
+        assert!(one.has_changed().unwrap());
+        drop(one);
+        runs.unwatch(run(1));
+        assert_eq!(runs.watched.len(), 1);
+        drop(other);
+        runs.unwatch(run(1));
+        assert!(runs.watched.is_empty());
     }
 }

@@ -46,6 +46,12 @@ impl Journal {
         Ok(Some(stored))
     }
 
+    /// Whether a run is in the log, readable or not.
+    pub async fn exists(&self, run: RunId) -> Result<bool, ReadError> {
+        let tail = self.tail(&prefix(run)).await;
+        Ok(tail.map_err(|fault| unavailable(run, fault))?.is_some())
+    }
+
     /// The first message of a run, which is its `requested`. Walks the log when the run is old.
     pub async fn first(&self, run: RunId) -> Result<Option<Stored>, ReadError> {
         let request = json!({ "seq": 1, "next_by_subj": prefix(run) });

@@ -225,6 +225,14 @@ pub(crate) struct RawMessage {
     data: String,
 }
 
+impl RawMessage {
+    /// When the stream stored it, and its body, if both can be read.
+    pub(crate) fn opaque(&self) -> Option<(Timestamp, Bytes)> {
+        let body = BASE64.decode(self.data.as_bytes()).ok()?;
+        Some((self.time.parse().ok()?, body.into()))
+    }
+}
+
 /// Reads what the leader of a stream answered.
 pub(crate) fn raw(message: &RawMessage) -> Result<Stored, DecodeError> {
     let lacks = |what| DecodeError {

@@ -30,11 +30,14 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn start() -> Self {
+        Self::with(StreamOptions::single_node()).await
+    }
+
+    pub(crate) async fn with(options: StreamOptions) -> Self {
         let fixture = Self {
             server: TestBus::start().await,
         };
         let setup = fixture.connect(Service::Setup).await;
-        let options = StreamOptions::single_node();
         streams::ensure(&setup, &options).await.expect("streams");
         fixture
     }

@@ -7,9 +7,12 @@
     reason = "a test's helpers fail by panicking, and a test is the owner of the tasks that it starts"
 )]
 
+mod blobs;
 mod consume;
 mod dead;
+mod epochs;
 mod fixture;
 mod journal;
 mod proxy;
+mod requester;
 mod streams;
