@@ -23,6 +23,7 @@ use checks::Checks;
 use crew::Crew;
 use journal::Follower;
 use stage::Stage;
+pub(crate) use stage::{copy_tree, git};
 
 /// How long each thing that is waited for may take; the whole demo takes less than a minute on two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

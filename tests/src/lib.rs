@@ -2,4 +2,5 @@
 
 pub mod demo;
 pub mod person;
+pub mod rig;
 pub mod synapse;

@@ -16,7 +16,7 @@ use matrix_sdk::{
     deserialized_responses::TimelineEvent,
     room::{IncludeRelations, MessagesOptions, RelationsOptions},
     ruma::{
-        OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UInt, UserId,
+        OwnedEventId, OwnedRoomId, OwnedUserId, TransactionId, UInt, UserId,
         api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset},
         events::{
             InitialStateEvent, relation::RelationType, room::encryption::RoomEncryptionEventContent,
@@ -190,7 +190,7 @@ impl Person {
     pub async fn redact(&self, room: &str, event: &str) -> anyhow::Result<()> {
         let room = self.room(room).await?;
         let event = OwnedEventId::try_from(event)?;
-        let transaction = OwnedTransactionId::from(TransactionId::new());
+        let transaction = TransactionId::new();
         persist("take a message back", || async {
             room.redact(&event, None, Some(transaction.clone())).await.map(|_| ()).map_err(Into::into)
         })
@@ -300,7 +300,7 @@ pub fn transcript(lines: &[Line]) -> String {
     for line in lines {
         let indent = if line.thread.is_some() { "    " } else { "" };
         let body = line.text.replace('\n', &format!("\n{indent}  "));
-        text.push_str(&format!("{indent}{}: {body}\n", line.sender));
+        text.extend([indent, &line.sender, ": ", &body, "\n"]);
     }
     text
 }

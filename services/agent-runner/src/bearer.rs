@@ -16,7 +16,7 @@ const MINT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// No bearer could be had.
 #[derive(Debug, thiserror::Error)]
-pub enum BearerError {
+pub(crate) enum BearerError {
     /// Nobody answered.
     #[error("the issuer did not answer")]
     Unanswered(#[source] async_nats::RequestError),

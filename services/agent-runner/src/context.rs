@@ -6,7 +6,7 @@ use kit::crew::{Agent, Crew};
 use schemas::event::Requested;
 
 /// The system prompt of `agent`. It begins with a line `Agent: <name>`, by which the rehearsal model knows its part.
-pub fn system_prompt(crew: &Crew, agent: &Agent, request: &Requested) -> String {
+pub(crate) fn system_prompt(crew: &Crew, agent: &Agent, request: &Requested) -> String {
     let mut prompt = format!("Agent: {}\n\n{}\n", agent.name, agent.persona.trim());
     if let Some(repository) = agent.capabilities.repositories.first() {
         let _ = write!(prompt, "\nYou work in a worktree of the repository `{repository}`, on a branch of this run. Paths are relative to its root.\n");
