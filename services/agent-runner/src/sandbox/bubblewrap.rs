@@ -11,10 +11,11 @@ use std::{
 use futures::future::BoxFuture;
 use schemas::RunId;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Sandbox, SandboxCommand, SandboxError, SandboxOutput, process, profile::Profile};
+use super::{
+    Sandbox, SandboxCommand, SandboxError, SandboxOutput, orphans, process, profile::Profile,
+};
 
 /// What the adapter needs to know.
 #[derive(Debug, Clone)]
@@ -49,12 +50,13 @@ pub struct Bubblewrap {
 }
 
 impl Bubblewrap {
-    /// Finds the program and writes the adapter's files. Whether the kernel agrees is seen by [`Bubblewrap::probe`].
+    /// Finds the program, writes the adapter's files, and ends what a killed process left half set up. Whether the kernel agrees is seen by [`Bubblewrap::probe`].
     pub fn new(config: BubblewrapConfig) -> Result<Self, SandboxError> {
         let program = find(&config.program).ok_or(SandboxError::ProgramMissing {
             program: config.program,
         })?;
         let profile = Profile::prepare(&config.state_dir, config.read_only, config.path)?;
+        orphans::sweep(&profile.etc);
         let starter = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sandbox")
@@ -95,14 +97,18 @@ impl Bubblewrap {
 }
 
 impl Sandbox for Bubblewrap {
-    fn run(&self, command: SandboxCommand) -> BoxFuture<'_, Result<SandboxOutput, SandboxError>> {
+    fn run(
+        &self,
+        mut command: SandboxCommand,
+    ) -> BoxFuture<'_, Result<SandboxOutput, SandboxError>> {
         Box::pin(async move {
             let args = self.profile.arguments(&command)?;
+            // Dropped is cancelled, not aborted: a sandbox that is just being set up must be ended in order.
+            command.cancel = command.cancel.child_token();
+            let _ended_when_dropped = command.cancel.clone().drop_guard();
             let starter = self.starter.as_ref().ok_or(SandboxError::ShutDown)?;
             let running = starter.spawn(process::run(self.program.clone(), args, command));
-            AbortOnDropHandle::new(running)
-                .await
-                .unwrap_or(Err(SandboxError::ShutDown))
+            running.await.unwrap_or(Err(SandboxError::ShutDown))
         })
     }
 }

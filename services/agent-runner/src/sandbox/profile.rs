@@ -47,7 +47,7 @@ const HIDDEN_PROC: [&str; 11] = [
     "/proc/vmallocinfo",
 ];
 
-/// The first process inside. It lowers its limits, says that the sandbox stands (one byte), and goes on only when told to.
+/// The first process inside. It lowers its limits, closes what the runner's own parent may have left open, says that the sandbox stands (one byte), and goes on only when told to.
 ///
 /// Until then nothing of the command has run. Both processes of bubblewrap have by then asked to die with their parent,
 /// so a runner that is killed at any moment leaves nothing behind: either the word never comes, or the kill does.
@@ -60,6 +60,10 @@ ulimit -n "$3" 2>/dev/null
 ulimit -u "$4" 2>/dev/null
 if [ "$5" = merge ]; then exec 2>&1; fi
 shift 5
+for fd in /proc/self/fd/*; do
+    fd=${fd##*/}
+    if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+done
 printf '\001'
 IFS= read -r _ || exit 125
 exec "$@"

@@ -150,7 +150,7 @@ impl Plan {
                 .any(|folder| submodules.contains(folder));
             match found.kind {
                 Kind::File { .. } | Kind::Link if in_submodule => {
-                    plan.leave(&found.path, Why::Submodule)
+                    plan.leave(&found.path, Why::Submodule);
                 }
                 // git refuses to follow it, and would refuse to hold it.
                 Kind::Link if is_gitmodules(&found.path) => plan.leave(&found.path, Why::Odd),
@@ -163,7 +163,9 @@ impl Plan {
                         limit: MAX_FILE_BYTES,
                     });
                 }
-                Kind::File { .. } | Kind::Link => drop(plan.take.insert(found.path)),
+                Kind::File { .. } | Kind::Link => {
+                    plan.take.insert(found.path);
+                }
                 Kind::Folder | Kind::Locked | Kind::Odd => {}
             }
         }
@@ -183,11 +185,13 @@ impl Plan {
                 .any(|folder| matches!(status(folder), Ok(Kind::Locked)));
             match status(&tracked.path) {
                 _ if locked => {}
-                Ok(Kind::File { .. } | Kind::Link) => drop(plan.take.insert(tracked.path.clone())),
+                Ok(Kind::File { .. } | Kind::Link) => {
+                    plan.take.insert(tracked.path.clone());
+                }
                 // It stays as it was: not to be read is not the same as gone.
                 Ok(Kind::Locked) | Err(FileError::Forbidden { .. }) => {}
                 Ok(Kind::Folder | Kind::Odd) | Err(_) => {
-                    drop(plan.remove.insert(tracked.path.clone()))
+                    plan.remove.insert(tracked.path.clone());
                 }
             }
         }

@@ -20,8 +20,12 @@ const TRAILER: &str = "Run-Id";
 /// Commits tree `$1` with the message on standard input, for run `$2`. Index `$3` is then that of the branch's head.
 const COMMIT: &str = r#"
 head=$(git rev-parse --verify HEAD)
-if [ "$(git rev-parse --verify "HEAD^{tree}")" = "$1" ]; then echo nothing "$head"; exit 0; fi
-commit=$(git interpret-trailers --no-divider --trailer "Run-Id: $2" | git commit-tree "$1" -p "$head")
+message=$(git interpret-trailers --no-divider --trailer "Run-Id: $2")
+if [ "$(git rev-parse --verify "HEAD^{tree}")" = "$1" ]; then
+    if [ "$(git log -1 --format=%B)" = "$message" ]; then echo again "$head"; else echo nothing "$head"; fi
+    exit 0
+fi
+commit=$(git commit-tree "$1" -p "$head" <<< "$message")
 cp "$GIT_DIR/$3" "$GIT_DIR/index"
 git update-ref HEAD "$commit" "$head"
 echo made "$commit"
@@ -32,7 +36,9 @@ echo made "$commit"
 pub enum Commit {
     /// It was made.
     Made(CommitId),
-    /// There was nothing to commit: the branch's head is as the worktree is. A repeat of a commit ends here.
+    /// It was there already, with the same content and message: this is a repeat.
+    Again(CommitId),
+    /// There was nothing to commit: the branch's head is as the worktree is.
     Nothing {
         /// The branch's head.
         head: CommitId,
@@ -84,10 +90,14 @@ impl Worktree {
             .fold(call, |call, (name, value)| call.env(name, value));
         let words = self.git.words(call).await?;
         match <[String; 2]>::try_from(words) {
-            Ok([what, commit]) if what == "made" => Ok(Commit::Made(commit_id("commit", commit)?)),
-            Ok([_, head]) => Ok(Commit::Nothing {
-                head: commit_id("commit", head)?,
-            }),
+            Ok([what, commit]) => {
+                let commit = commit_id("commit", commit)?;
+                match what.as_str() {
+                    "made" => Ok(Commit::Made(commit)),
+                    "again" => Ok(Commit::Again(commit)),
+                    _ => Ok(Commit::Nothing { head: commit }),
+                }
+            }
             Err(words) => Err(answer("commit", words.join(" ")).into()),
         }
     }

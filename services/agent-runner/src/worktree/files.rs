@@ -189,7 +189,7 @@ impl Files {
     }
 
     /// Opens a file that was found by walking: no link on the way to it is followed.
-    pub(super) fn read_found(&self, path: &Path) -> Result<File, FileError> {
+    pub(crate) fn read_found(&self, path: &Path) -> Result<File, FileError> {
         self.open_file(path, ResolveFlags::NO_SYMLINKS)
     }
 

@@ -153,7 +153,7 @@ impl Walker<'_> {
                 match kind {
                     Kind::Odd | Kind::Locked => self.walked.odd.push(path.clone()),
                     Kind::Folder if depth > 1 => {
-                        inner.push((path.clone(), depth - 1, rules.clone()))
+                        inner.push((path.clone(), depth - 1, rules.clone()));
                     }
                     _ => {}
                 }

@@ -6,6 +6,10 @@
     reason = "a test that can not go on fails"
 )]
 
+mod changing;
+mod desk;
 mod fixture;
+mod hostile;
+mod reading;
 mod sandbox;
 mod worktree;

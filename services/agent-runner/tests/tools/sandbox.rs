@@ -222,6 +222,60 @@ async fn a_timeout_ends_the_whole_tree() {
 }
 
 #[tokio::test]
+async fn what_the_runner_inherited_is_not_passed_on() {
+    let inside = TestBox::new();
+    let secret = inside.state.path().join("secret");
+    fs::write(&secret, "s3cret").unwrap();
+    let open = fs::File::open(&secret).unwrap();
+    rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
+    let text = inside
+        .run("ls /proc/self/fd; cat /proc/self/fd/* /proc/[0-9]*/fd/[3-9]* 2>/dev/null </dev/null")
+        .await;
+    assert_eq!(text.stdout.text(), "0\n1\n2\n3\n");
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_was_left_half_set_up_is_ended_at_the_next_start() {
+    let inside = TestBox::new();
+    let mark = mark();
+    let etc = inside.state.path().join("sandbox/etc");
+    // Without --die-with-parent its first process outlives the other.
+    let script = format!("exec -a {mark} sleep 600");
+    let mut outer = Command::new("bwrap")
+        .args(["--unshare-pid", "--ro-bind", "/", "/", "--ro-bind"])
+        .args([&etc, &etc])
+        .args(["bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    wait_until("it runs", || is_running(&format!("{mark}\u{0}600")));
+    let other = TestBox::new();
+    drop(bubblewrap(other.state.path()));
+    drop(bubblewrap(inside.state.path()));
+    assert!(
+        is_running(&format!("{mark}\u{0}600")),
+        "what has its parent is left alone"
+    );
+    outer.kill().unwrap();
+    outer.wait().unwrap();
+    assert!(is_running(&format!("{mark}\u{0}600")));
+    drop(bubblewrap(inside.state.path()));
+    wait_until("it is ended", || !is_running(&mark));
+}
+
+#[tokio::test]
+async fn calls_dropped_at_any_moment_leave_nothing_behind() {
+    let inside = TestBox::new();
+    let mark = mark();
+    for micros in (0..12_000).step_by(400) {
+        let command = inside.command(&format!("exec -a {mark} sleep 600"));
+        let limit = Duration::from_micros(micros);
+        drop(tokio::time::timeout(limit, inside.sandbox.run(command)).await);
+    }
+    wait_until("all are gone", || !is_running(&mark));
+}
+
+#[tokio::test]
 async fn cancelling_ends_it() {
     let inside = TestBox::new();
     let mark = mark();
