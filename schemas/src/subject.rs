@@ -158,6 +158,8 @@ pub mod filter {
 
     /// Every message of every run: `swarm.run.>`.
     pub const RUNS: &str = "swarm.run.>";
+    /// The first message of every run.
+    pub const ALL_REQUESTED: &str = "swarm.run.*.requested.*.*";
     /// Every signal.
     pub const SIGNALS: &str = "swarm.signal.>";
     /// Every model call.

@@ -101,18 +101,12 @@ pub const CHAT_AUDIT: Durable = Durable {
     max_ack_pending: IN_HAND_AT_ONCE,
 };
 
-/// All that happens to runs, for their summaries.
+/// What all runs decide, for their summaries and archives. Timelines read signals and calls when they are asked for.
 pub const CORRELATOR_RUNS: Durable = Durable {
     name: "run-correlator-runs",
     owner: Service::RunCorrelator,
     stream: "SWARM",
-    filters: || {
-        vec![
-            filter::RUNS.to_owned(),
-            filter::SIGNALS.to_owned(),
-            filter::CALLS.to_owned(),
-        ]
-    },
+    filters: || vec![filter::RUNS.to_owned()],
     ack_wait: ACK_WAIT,
     max_ack_pending: IN_HAND_AT_ONCE,
 };

@@ -12,13 +12,13 @@ use kit::class::chain;
 use kit::clock;
 use kit::journal::{Journal, ReadError, STREAM};
 use kit::logs::LogStore;
-use kit::message::Verbatim;
+use kit::message::{Stored, Verbatim};
 use kit::scan::ScanError;
 use schemas::event::Archived;
 use schemas::subject::filter;
 use schemas::summary::RunSummary;
 use schemas::timeline::{Gap, Timeline};
-use schemas::{RunEvent, RunId, Subject};
+use schemas::{Decision, RunEvent, RunId, Subject};
 
 use crate::domain::archive::{self, ArchiveError};
 use crate::domain::evidence::Evidence;
@@ -153,22 +153,16 @@ pub(crate) async fn gather(
     bus: &Bus,
     run: RunId,
 ) -> Result<(Option<RunSummary>, Evidence), TimelineError> {
-    let failed = |source| TimelineError::Log { run, source };
     // Before the log, so that the log can only be ahead of it.
-    let known = summaries::get(bus, run).await.map_err(failed)?;
+    let known = summaries::get(bus, run).await;
+    let known = known.map_err(|source| TimelineError::Log { run, source })?;
     let from = known.as_ref().map_or(1, |known| known.first_sequence);
-    let mut messages = journal(bus, run, from).await?;
-    if messages.is_empty() {
-        return Err(TimelineError::NotFound(run));
-    }
-    for filter in [filter::signals_of(run), Subject::Call(run).to_string()] {
-        messages.extend(bus.scan_all(STREAM, &filter, from).await.map_err(failed)?);
-    }
-    let mut gaps = Vec::new();
+    let mut messages = of_the_log(bus, run, from).await?;
+    let mut missing = Vec::new();
     if let Some(archived) = archived(&messages) {
         match open(&Blobs::new(bus), run, &archived).await {
             Ok(opened) => messages.extend(opened),
-            Err(error) => gaps.push(Gap::ArchiveUnreadable {
+            Err(error) => missing.push(Gap::ArchiveUnreadable {
                 blob: archived.archive.blob.clone(),
                 reason: chain(&error),
             }),
@@ -176,8 +170,25 @@ pub(crate) async fn gather(
     }
     let mut evidence = Evidence::of(&messages);
     evidence.known_last = known.as_ref().map_or(0, |known| known.last_sequence);
-    evidence.missing = gaps;
+    evidence.missing = missing;
     Ok((known, evidence))
+}
+
+/// Everything that the log holds of a run: journal, signals, calls.
+pub(crate) async fn of_the_log(
+    bus: &Bus,
+    run: RunId,
+    from: u64,
+) -> Result<Vec<Verbatim>, TimelineError> {
+    let mut messages = journal(bus, run, from).await?;
+    if messages.is_empty() {
+        return Err(TimelineError::NotFound(run));
+    }
+    for filter in [filter::signals_of(run), Subject::Call(run).to_string()] {
+        let read = bus.scan_all(STREAM, &filter, from).await;
+        messages.extend(read.map_err(|source| TimelineError::Log { run, source })?);
+    }
+    Ok(messages)
 }
 
 /// The messages of the journal that are in the log, up to the one that the leader says is the last.
@@ -204,16 +215,19 @@ async fn journal(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, Time
 
 /// What the journal says about its archive, when it has one.
 pub(crate) fn archived(messages: &[Verbatim]) -> Option<Archived> {
-    messages.iter().rev().find_map(|message| {
-        let stored = message.stored().ok()?;
-        if !stored.has("archived") {
-            return None;
-        }
-        let decision: schemas::Decision = stored.decode().ok()?;
-        decision.events.into_iter().find_map(|event| match event {
-            RunEvent::Archived(archived) => Some(archived),
-            _ => None,
-        })
+    let mut messages = messages.iter().rev();
+    messages.find_map(|message| archive_in(&message.stored().ok()?))
+}
+
+/// The archive that a decision names.
+pub(crate) fn archive_in(stored: &Stored) -> Option<Archived> {
+    if !stored.has("archived") {
+        return None;
+    }
+    let decision: Decision = stored.decode().ok()?;
+    decision.events.into_iter().find_map(|event| match event {
+        RunEvent::Archived(archived) => Some(archived),
+        _ => None,
     })
 }
 

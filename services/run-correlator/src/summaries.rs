@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::context::{GetStreamError, KeyValueError};
+use async_nats::jetstream::kv::{self, UpdateError};
 use async_nats::jetstream::stream::InfoError;
 use futures::TryStreamExt as _;
 use kit::bus::Bus;
@@ -99,10 +100,44 @@ fn list_of(runs: &[RunId]) -> String {
     runs.join(", ")
 }
 
+/// What the bucket holds for a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// None when there is none, or none that this build can read.
+    pub(crate) summary: Option<RunSummary>,
+    /// What a write has to say that it replaces; 0 for nothing.
+    pub(crate) revision: u64,
+}
+
 /// The summary of one run, when there is one that this build can read.
 pub(crate) async fn get(bus: &Bus, run: RunId) -> Result<Option<RunSummary>, ScanError> {
+    Ok(get_kept(bus, run).await?.summary)
+}
+
+pub(crate) async fn get_kept(bus: &Bus, run: RunId) -> Result<Kept, ScanError> {
     let page = bus.scan(STREAM, &format!("$KV.runs.{run}"), 1).await?;
-    Ok(page.messages.last().and_then(read))
+    let kept = page.messages.last().map(|message| Kept {
+        summary: read(message),
+        revision: message.sequence,
+    });
+    Ok(kept.unwrap_or_default())
+}
+
+/// The bucket, to write to.
+pub(crate) async fn store(bus: &Bus) -> Result<kv::Store, KeyValueError> {
+    bus.jetstream().get_key_value(BUCKET).await
+}
+
+/// Writes a summary over the revision `over`, and no other.
+pub(crate) async fn put(
+    store: &kv::Store,
+    summary: &RunSummary,
+    over: u64,
+) -> Result<u64, UpdateError> {
+    // It has no map with other keys than strings and no failing serializer.
+    let value = serde_json::to_vec(summary).unwrap_or_default();
+    let key = summary.run_id.to_string();
+    store.update(key, value.into(), over).await
 }
 
 /// The runs that `filter` takes, newest first.

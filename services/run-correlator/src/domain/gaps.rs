@@ -254,6 +254,11 @@ impl Calls {
     }
 }
 
+/// Whether everything that the run said or wanted outside is confirmed: its messages are needed by nobody any more.
+pub fn is_all_confirmed(evidence: &Evidence) -> bool {
+    unconfirmed(evidence, Timestamp::MAX).is_empty()
+}
+
 /// What was said or wanted outside, and nobody confirmed.
 fn unconfirmed(evidence: &Evidence, now: Timestamp) -> Vec<Found> {
     let mut found = Vec::new();

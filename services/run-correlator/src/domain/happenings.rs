@@ -79,6 +79,7 @@ pub(super) fn call(of: RunId, call: &ModelCall) -> String {
         CallOutcome::UpstreamCut => "broke off",
         CallOutcome::CallerGone => "answered, although the runner was gone,",
         CallOutcome::LimitCut => "was cut off by a limit",
+        CallOutcome::ProxyCut => "was cut off because the proxy ended",
     });
     if let Some(status) = call.status.filter(|status| *status != 200) {
         let _ = write!(line, " with HTTP {status}");

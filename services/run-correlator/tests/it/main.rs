@@ -1,4 +1,10 @@
-//! run-correlator, from outside.
+//! run-correlator, from outside: its decisions on stories that are told, its service on a real nats-server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod gaps;
 mod story;

@@ -1,5 +1,6 @@
 //! Timelines line by line, as people read them. `UPDATE_GOLDEN=1` writes the files anew.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::SignedDuration;
@@ -25,12 +26,9 @@ fn text(timeline: &Timeline) -> String {
         let source = serde_json::to_value(entry.source).unwrap();
         let source = source.as_str().unwrap();
         let kind = &entry.kind;
-        text += &format!(
-            "{:>4}.{:03} {source:<7} {kind:<18} {}\n",
-            after / 1000,
-            after % 1000,
-            entry.line
-        );
+        let (whole, part) = (after / 1000, after % 1000);
+        let line = &entry.line;
+        let _ = writeln!(text, "{whole:>4}.{part:03} {source:<7} {kind:<18} {line}");
     }
     text
 }
