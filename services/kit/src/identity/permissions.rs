@@ -226,7 +226,8 @@ fn nightcrew(grant: &mut Grant) {
         .publish("$JS.API.STREAM.PURGE.KV_agents")
         .publish("$JS.API.STREAM.PURGE.KV_memory")
         .publish("$JS.API.STREAM.PURGE.KV_budgets")
-        .reads_bucket("runs")
+        // `rebuild` folds the log into it.
+        .writes_bucket("runs")
         .reads_bucket("agents")
         .reads_bucket("memory")
         .reads_bucket("budgets")

@@ -41,7 +41,7 @@ const WRITERS: &[(&str, &[Service])] = &[
     ("swarm.ask.issuer.mint", &[AgentRunner]),
     ("swarm.ask.issuer.keys", &[BudgetProxy, Nightcrew]),
     ("swarm.hold.RUN", &[AgentRunner]),
-    ("$KV.runs.RUN", &[RunCorrelator]),
+    ("$KV.runs.RUN", &[Nightcrew, RunCorrelator]),
     ("$KV.agents.lead", &[AgentRunner]),
     ("$KV.replies.x", &[BudgetProxy]),
     ("$KV.budgets.x", &[BudgetProxy]),
