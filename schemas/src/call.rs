@@ -72,4 +72,6 @@ pub enum CallOutcome {
     CallerGone,
     /// Cut by a limit.
     LimitCut,
+    /// Cut by the proxy for another reason: the run had ended, or the proxy itself was ending.
+    ProxyCut,
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::bus::Bus;
 use crate::class::{Classified, ErrorClass};
 use crate::consumer::{self, Durable};
+use crate::journal::STREAM;
 
 pub use compare::Difference;
 pub use declare::{REPLIES_TTL, StreamOptions};
@@ -136,6 +137,18 @@ impl Report {
         }
         report
     }
+}
+
+/// Makes the bucket of kept replies anew when it is lost, as the service that owns it may. It lives in memory, so a
+/// server that was restarted has it no more, while everything else is still there.
+pub async fn restore_replies(bus: &Bus) -> Result<(), EnsureError> {
+    let log = bus.jetstream().get_stream(STREAM).await;
+    let log = log.map_err(|source| EnsureError::Look {
+        what: STREAM.to_owned(),
+        source: Box::new(source),
+    })?;
+    let replicas = log.cached_info().config.num_replicas;
+    ensure_stream(bus, declare::replies(replicas)).await.map(|_| ())
 }
 
 async fn ensure_stream(bus: &Bus, wanted: Config) -> Result<Done, EnsureError> {

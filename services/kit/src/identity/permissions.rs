@@ -132,6 +132,8 @@ fn budget_proxy(grant: &mut Grant) {
         .reads("USAGE")
         // Kept replies, by idempotency key.
         .writes_bucket("replies")
+        // It lives in memory: after a restart of the server it has to be made anew.
+        .publish("$JS.API.STREAM.CREATE.KV_replies")
         .writes_bucket("budgets")
         // Replies too large for a bucket.
         .writes_objects("blobs");
@@ -148,6 +150,8 @@ fn chat_bridge(grant: &mut Grant) {
         .publish("swarm.signal.*.cancel")
         .publish("swarm.signal.*.retry")
         .publish("swarm.dead.>")
+        // What is said at a terminal, to whoever sits there.
+        .publish("swarm.ask.nightcrew.*")
         .serves("chat-bridge")
         // What to say, and run ends for the audit room.
         .reads("SWARM")

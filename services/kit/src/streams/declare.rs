@@ -113,13 +113,20 @@ fn buckets() -> Vec<Config> {
         .into_iter()
         .map(bucket)
         .collect();
-    buckets.push(Config {
+    // On one server until it is known on how many.
+    buckets.push(replies(1));
+    buckets
+}
+
+/// The bucket of kept replies.
+pub(super) fn replies(replicas: usize) -> Config {
+    Config {
         storage: StorageType::Memory,
         max_age: REPLIES_TTL,
         max_bytes: REPLIES_BYTES,
+        num_replicas: replicas,
         ..bucket("replies")
-    });
-    buckets
+    }
 }
 
 /// A key-value bucket as NATS' clients know it: the last value of each key.

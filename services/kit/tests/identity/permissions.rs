@@ -47,6 +47,7 @@ const WRITERS: &[(&str, &[Service])] = &[
     ("$KV.budgets.x", &[BudgetProxy]),
     ("$KV.memory.x", &[]),
     ("$JS.API.STREAM.CREATE.SWARM", &[Setup]),
+    ("$JS.API.STREAM.CREATE.KV_replies", &[BudgetProxy, Setup]),
     ("$JS.API.STREAM.UPDATE.SWARM", &[Setup]),
     ("$JS.API.STREAM.DELETE.SWARM", &[]),
     ("$JS.API.STREAM.PURGE.SWARM", &[RunCorrelator]),
