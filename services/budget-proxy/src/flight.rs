@@ -1,124 +1,72 @@
-//! A call on its way: it runs to its end whoever listens, and everyone who asks for it hears all of it.
+//! Calls on their way: each runs to its end whoever listens, and everyone who asks for it hears all of it.
 //!
-//! Consumes a prepared request. Emits the upstream's bytes to every listener, the kept reply, then `swarm.call.<run>`.
-//! Idempotency: one flight a key at a time; a repeat joins it. On failure: a broken upstream is told to every listener
-//! as a cut connection, and nothing is kept. The record is published before the flight is forgotten; while the bus is
-//! away it waits, bounded by the process's end.
+//! Consumes a prepared request. Emits the upstream's bytes to every listener, the kept reply, and `swarm.call.<run>`.
+//! Idempotency: under one key there is one flight at a time; whoever asks meanwhile joins it, and whoever asks after it
+//! has landed gets the kept reply. A call that failed is forgotten before its failure is told, so that it can be tried
+//! again. Ordering: a call is kept and on record before its end is told, so that what was journaled of an answer can
+//! rely on both; when the bus does not answer the end is told nevertheless, and both follow once it is back. On failure:
+//! a flight that is lost within this process is told to its listeners as a broken answer.
+//!
+//! A flight outlives the epoch that asked for it, for the next one will ask again. The end of its run ends it too.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream};
-use jiff::Timestamp;
 use kit::{
     bus::Bus,
     class::chain,
     clock,
     crew::Crew,
-    message::Outgoing,
+    epochs::{EpochError, LiveEpochs},
     service::Context,
-    token::Claims,
+    streams,
 };
-use schemas::{
-    Envelope, EventId, Subject,
-    call::{CallOutcome, ModelCall},
-};
-use tokio::sync::watch;
+use schemas::RunId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    meter::{Meter, Metered, worst_case},
-    replies::{CallKey, Replies, Reply},
-    upstream::{Api, Ready},
+    answer::{self, Fetched},
+    bill::{self, Ask, Seen},
+    board::{Board, Entry, Place},
+    config::Patience,
+    failure::Failure,
+    meter::Verdict,
+    records::Records,
+    refusal::{Kind, Refusal},
+    replies::{self, CallKey, Replies, Reply},
+    tape::{Head, Listener, Tape, Writer},
+    upstream::Ready,
 };
 
-/// An answer above this is cut: no model's answer comes near, and a flight keeps all of it for those who join.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Calls under way at once, those included whose records wait for the bus: as many as there may be connections.
+const MAX_FLIGHTS: usize = kit::http::MAX_CONNECTIONS;
 
-/// Pause between tries to publish a record while the bus is away.
-const RECORD_RETRY: Duration = Duration::from_millis(200);
+/// Calls of one run at once, so that none takes the place of all others. Agents make a few.
+const MAX_FLIGHTS_OF_A_RUN: usize = 64;
 
-/// A call as it was asked for.
+/// From this size on a reply is packed on a thread that may block: below, it takes less than a millisecond.
+const PACK_APART_FROM_BYTES: usize = 256 * 1024;
+
+/// Between two looks at a run that nobody holds: it may be taken up again, or end.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A call that is asked for.
 #[derive(Debug)]
-pub struct Ask {
-    /// Who asks.
-    pub claims: Claims,
-    /// Their name for the call.
-    pub idempotency_key: String,
-    /// The API.
-    pub api: Api,
-    /// The route asked for.
-    pub route: String,
-    /// Whether the answer is to be streamed.
-    pub streamed: bool,
-    /// SHA-256 of the body.
-    pub digest: String,
-    /// Size of the body in bytes.
-    pub input_bytes: usize,
+pub struct Boarding {
+    /// What its record says.
+    pub ask: Ask,
+    /// Its name, when its caller gave it one: what has none can not be asked for again, so it is not kept.
+    pub key: CallKey,
+    /// Whether the caller named it.
+    pub named: bool,
+    /// The request.
+    pub ready: Ready,
+    /// Room that the request takes until it is sent.
+    pub room: OwnedSemaphorePermit,
 }
 
-/// What listeners of a flight see.
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    head: Option<Head>,
-    chunks: Arc<Mutex<Vec<Bytes>>>,
-    count: usize,
-    end: Option<Landing>,
-}
-
-/// Status and content type of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// HTTP status.
-    pub status: u16,
-    /// Content type.
-    pub content_type: String,
-    /// `retry-after`, when the upstream sent it.
-    pub retry_after: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Landing {
-    Whole,
-    Broken,
-}
-
-/// The upstream broke off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the upstream broke off")]
-pub struct Broken;
-
-/// A listener of a flight.
-#[derive(Debug, Clone)]
-pub struct Listener {
-    progress: watch::Receiver<Progress>,
-}
-
-impl Listener {
-    /// Waits for the answer's head.
-    pub async fn head(&mut self) -> Result<Head, Broken> {
-        let progress = self.progress.wait_for(|p| p.head.is_some() || p.end.is_some()).await.map_err(|_| Broken)?;
-        progress.head.clone().ok_or(Broken)
-    }
-
-    /// The answer's bytes from the first on.
-    pub fn bytes(self) -> impl Stream<Item = Result<Bytes, Broken>> + Send + 'static {
-        stream::try_unfold((self.progress, 0_usize), |(mut progress, next)| async move {
-            let seen = progress.wait_for(|p| p.count > next || p.end.is_some()).await.map_err(|_| Broken)?.clone();
-            let chunk = seen.chunks.lock().unwrap_or_else(PoisonError::into_inner).get(next).cloned();
-            match (chunk, seen.end) {
-                (Some(chunk), _) => Ok(Some((chunk, (progress, next + 1)))),
-                (None, Some(Landing::Whole)) => Ok(None),
-                (None, _) => Err(Broken),
-            }
-        })
-    }
-}
-
-/// Every flight of this process. Cheap to clone.
+/// Every call under way in this process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Flights {
     shared: Arc<Shared>,
@@ -126,208 +74,233 @@ pub struct Flights {
 
 #[derive(Debug)]
 struct Shared {
-    bus: Bus,
     crew: Arc<Crew>,
+    epochs: LiveEpochs,
     replies: Replies,
+    records: Records,
+    patience: Patience,
     context: Context,
-    open: Mutex<HashMap<CallKey, watch::Receiver<Progress>>>,
-}
-
-/// What became of a call that was asked for.
-#[derive(Debug)]
-pub enum Boarded {
-    /// It is in flight, now or already.
-    Flight(Listener),
-    /// It landed before.
-    Kept(Reply),
+    board: Arc<Board>,
+    places: Arc<Semaphore>,
 }
 
 impl Flights {
     /// No flights yet.
-    pub fn new(bus: Bus, crew: Arc<Crew>, replies: Replies, context: Context) -> Self {
-        Self { shared: Arc::new(Shared { bus, crew, replies, context, open: Mutex::default() }) }
+    pub fn new(
+        bus: &Bus,
+        crew: Arc<Crew>,
+        epochs: LiveEpochs,
+        replies: Replies,
+        patience: Patience,
+        context: Context,
+    ) -> Self {
+        let last = patience.landing + patience.records;
+        let shared = Shared {
+            crew,
+            epochs,
+            replies,
+            records: Records::new(bus.clone(), context.shutdown.clone(), last),
+            patience,
+            context,
+            board: Arc::default(),
+            places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
-    /// The flight or kept reply under the call's key, or a new flight of `ready`.
-    pub async fn board(&self, ask: Ask, ready: Ready) -> Boarded {
-        let key = CallKey::new(ask.claims.run_id, &ask.idempotency_key);
-        if let Some(progress) = self.joined(&key) {
-            return Boarded::Flight(Listener { progress });
+    /// Listens to the call: to the flight that is under way under its key, or to a new one.
+    pub fn board(&self, boarding: Boarding) -> Result<Listener, Refusal> {
+        let shared = &self.shared;
+        if shared.context.shutdown.is_cancelled() {
+            return Err(Failure::Ending.refusal());
         }
-        match self.shared.replies.get(&key).await {
-            Ok(Some(reply)) => return Boarded::Kept(reply),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(error = %chain(&error), "kept replies can not be read: the call is made"),
+        if let Some(tape) = shared.board.find(&boarding.key) {
+            return Ok(tape.listen());
         }
-        Boarded::Flight(Listener { progress: self.start(key, ask, ready) })
-    }
-
-    fn joined(&self, key: &CallKey) -> Option<watch::Receiver<Progress>> {
-        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    /// Starts the flight unless somebody else has just started it.
-    fn start(&self, key: CallKey, ask: Ask, ready: Ready) -> watch::Receiver<Progress> {
-        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(progress) = open.get(&key) {
-            return progress.clone();
-        }
-        let (sender, receiver) = watch::channel(Progress::default());
-        open.insert(key.clone(), receiver.clone());
-        drop(open);
-        let shared = Arc::clone(&self.shared);
-        self.shared.context.spawn_minor("flight", async move {
-            shared.fly(&key, ask, ready, sender).await;
-            shared.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let permit = Arc::clone(&shared.places).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            Refusal::unavailable(format!("there are {MAX_FLIGHTS} calls under way already"))
+        })?;
+        let (tape, writer) = Tape::new();
+        let listener = tape.listen();
+        let entry = match shared
+            .board
+            .enter(boarding.key, &tape, MAX_FLIGHTS_OF_A_RUN)
+        {
+            Place::Entered(entry) => entry,
+            Place::Taken(tape) => return Ok(tape.listen()),
+            Place::Full => {
+                let message = format!("the run has {MAX_FLIGHTS_OF_A_RUN} calls under way already");
+                return Err(Refusal::new(Kind::TooMany, message));
+            }
+        };
+        let own = Arc::clone(shared);
+        shared.context.spawn_minor("flight", async move {
+            own.fly(boarding, entry, writer).await;
+            drop(permit);
         });
-        receiver
+        Ok(listener)
     }
 }
 
 impl Shared {
-    async fn fly(&self, key: &CallKey, ask: Ask, ready: Ready, sender: watch::Sender<Progress>) {
+    /// The whole of a flight. Dropping `entry` forgets it, and dropping `writer` tells its listeners of a loss.
+    async fn fly(&self, boarding: Boarding, entry: Entry, writer: Writer) {
+        // Also for a call that can not be repeated: that the bus answers is what allows to forward it.
+        match Box::pin(self.replies.get(&boarding.key)).await {
+            Ok(Some(reply)) => {
+                replay(&reply, &writer);
+                return land(entry, writer, Ok(()));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the call is refused");
+                return land(entry, writer, Err(Failure::Unsure));
+            }
+        }
+        let Boarding {
+            ask,
+            key,
+            named,
+            ready,
+            room,
+        } = boarding;
         let started_at = clock::now();
-        let (model, rehearsal) = (ready.model.clone(), ready.rehearsal);
-        let flown = fly(&ask, ready, &sender).await;
-        let answer = joined_bytes(&sender);
-        if let Some(head) = flown.head.as_ref().filter(|head| flown.metered.complete && head.status == 200) {
-            let reply = Reply { content_type: head.content_type.clone(), body: answer.clone() };
-            if let Err(error) = self.replies.put(key, &reply).await {
-                tracing::warn!(error = %chain(&error), "the reply can not be kept: a repeat would be paid again");
+        let fetched = self.fetch(&ask, ready, room, &writer).await;
+        if !fetched.reached {
+            return land(entry, writer, fetched.end);
+        }
+        let record = bill::record(&ask, &seen(started_at, &fetched, &writer), &self.crew);
+        let recording = self.records.publish(&record, ask.root_run_id);
+        if !is_answer(&fetched) {
+            land(entry, writer, fetched.end);
+            return Box::pin(recording).await;
+        }
+        let reply = if named {
+            Some(packed(&fetched, &writer).await)
+        } else {
+            None
+        };
+        let keeping = async {
+            if let Some(reply) = reply {
+                self.keep(&key, reply).await;
             }
+        };
+        // In boxes, because a thousand flights are long and their ends short.
+        let mut settled = Box::pin(async { tokio::join!(recording, keeping) });
+        if tokio::time::timeout(self.patience.bus, &mut settled)
+            .await
+            .is_ok()
+        {
+            return land(entry, writer, Ok(()));
         }
-        // Listeners hear the end only now: whoever has the whole answer can rely on its being kept.
-        let landing = if flown.whole { Landing::Whole } else { Landing::Broken };
-        sender.send_modify(|progress| progress.end = Some(landing));
-        let heard = sender.receiver_count() > 1;
-        if flown.head.is_some() {
-            let record = self.record(&ask, &flown, &Billing { model, rehearsal, started_at, heard, answer: answer.len() });
-            self.publish(&record).await;
+        tracing::warn!("the bus does not take what a call came to: its end is told before");
+        writer.end(Ok(()));
+        // Until it is kept, whoever asks again joins this flight.
+        settled.await;
+        drop(entry);
+    }
+
+    async fn fetch(
+        &self,
+        ask: &Ask,
+        ready: Ready,
+        room: OwnedSemaphorePermit,
+        writer: &Writer,
+    ) -> Fetched {
+        let cut = pin!(self.must_end(ask));
+        let fetched =
+            answer::fetch(ask.api, ask.streamed, ready, &self.patience, writer, cut).await;
+        drop(room);
+        fetched
+    }
+
+    /// Returns when a call must not go on: nobody will ask for what an ended run asked for.
+    async fn must_end(&self, ask: &Ask) -> Failure {
+        let ending = async {
+            self.context.shutdown.cancelled().await;
+            tokio::time::sleep(self.patience.landing).await;
+        };
+        tokio::select! {
+            () = self.run_ends(ask.run_id, ask.epoch) => Failure::RunEnded,
+            () = ending => Failure::Ending,
         }
     }
 
-    fn record(&self, ask: &Ask, flown: &Flown, billing: &Billing) -> ModelCall {
-        let answered = flown.head.as_ref().is_some_and(|head| head.status == 200);
-        let (usage, usage_estimated) = match (answered, flown.metered.reported) {
-            (true, false) => (worst_case(ask.input_bytes, billing.answer), true),
-            (_, _) => (flown.metered.usage, false),
-        };
-        let day = billing.started_at.to_zoned(self.crew.time_zone.clone()).date();
-        let price = self.crew.models.price_of(&billing.model, day);
-        let now = clock::now();
-        ModelCall {
-            run_id: ask.claims.run_id,
-            agent: ask.claims.agent.clone(),
-            epoch: ask.claims.epoch,
-            idempotency_key: ask.idempotency_key.clone(),
-            api: ask.api.as_str().to_owned(),
-            route: ask.route.clone(),
-            model: flown.metered.model.clone().unwrap_or_else(|| billing.model.clone()),
-            request_digest: ask.digest.clone(),
-            outcome: match () {
-                () if !answered => CallOutcome::UpstreamError,
-                () if !flown.metered.complete => CallOutcome::UpstreamCut,
-                () if !billing.heard => CallOutcome::CallerGone,
-                () => CallOutcome::Completed,
-            },
-            status: flown.head.as_ref().map(|head| head.status),
-            usage,
-            usage_estimated,
-            cost: price.map(|price| price.cost(&usage)),
-            price_date: price.map(|price| price.from.to_string()),
-            started_at: billing.started_at,
-            first_byte_ms: flown.first_byte.map(|at| millis(billing.started_at, at)),
-            total_ms: millis(billing.started_at, now),
-            rehearsal: billing.rehearsal,
-        }
-    }
-
-    async fn publish(&self, record: &ModelCall) {
-        let id = EventId::new(clock::uuid7().to_string());
-        let mut envelope = Envelope::new(id, "model_call", "budget-proxy", clock::now());
-        envelope.agent = Some(record.agent.clone());
-        let message = match Outgoing::json(Subject::Call(record.run_id), envelope, record) {
-            Ok(message) => message,
-            Err(error) => return tracing::error!(error = %chain(&error), "a call record can not be written"),
-        };
+    /// Returns once the run has ended, whoever holds it until then.
+    async fn run_ends(&self, run: RunId, mut epoch: u64) {
         loop {
-            match self.bus.publish(&message).await {
-                Ok(_) => return,
-                Err(error) => tracing::warn!(error = %chain(&error), "a call record can not be published now"),
-            }
-            tokio::select! {
-                () = self.context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(RECORD_RETRY) => {}
+            self.epochs.over(run, epoch).await;
+            match self.epochs.check(run, epoch, Duration::ZERO).await {
+                Err(EpochError::Ended) => return,
+                Err(EpochError::Old { current }) => epoch = current,
+                _ => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
     }
-}
 
-/// What the record needs beside the flight itself.
-struct Billing {
-    model: String,
-    rehearsal: bool,
-    started_at: Timestamp,
-    heard: bool,
-    answer: usize,
-}
-
-/// A flight that has ended.
-struct Flown {
-    head: Option<Head>,
-    whole: bool,
-    metered: Metered,
-    first_byte: Option<Timestamp>,
-}
-
-async fn fly(ask: &Ask, ready: Ready, sender: &watch::Sender<Progress>) -> Flown {
-    let response = match ready.request.send().await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(error = %chain(&error.without_url()), "the upstream can not be reached");
-            return Flown { head: None, whole: false, metered: Metered::default(), first_byte: None };
+    async fn keep(&self, key: &CallKey, reply: Bytes) {
+        tokio::select! {
+            biased;
+            () = self.replies.keep(key, reply) => {}
+            () = self.records.given_up() => {}
+            () = tokio::time::sleep(streams::REPLIES_TTL) => {}
         }
-    };
-    let head = head(&response);
-    sender.send_modify(|progress| progress.head = Some(head.clone()));
-    let mut meter = Meter::new(ask.api, ask.streamed && head.content_type.starts_with("text/event-stream"));
-    let (mut first_byte, mut bytes, mut whole) = (None, 0, true);
-    let mut body = response.bytes_stream();
-    while let Some(chunk) = body.next().await {
-        let Ok(chunk) = chunk else {
-            whole = false;
-            break;
-        };
-        first_byte.get_or_insert_with(clock::now);
-        bytes += chunk.len();
-        if bytes > MAX_ANSWER_BYTES {
-            whole = false;
-            break;
-        }
-        meter.feed(&chunk);
-        sender.send_modify(|progress| {
-            progress.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
-            progress.count += 1;
-        });
-    }
-    Flown { head: Some(head), whole, metered: meter.finish(), first_byte }
-}
-
-fn head(response: &reqwest::Response) -> Head {
-    let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-    Head {
-        status: response.status().as_u16(),
-        content_type: text("content-type").unwrap_or_else(|| "application/json".to_owned()),
-        retry_after: text("retry-after"),
     }
 }
 
-fn joined_bytes(sender: &watch::Sender<Progress>) -> Bytes {
-    let chunks = Arc::clone(&sender.borrow().chunks);
-    let chunks = chunks.lock().unwrap_or_else(PoisonError::into_inner);
-    chunks.concat().into()
+/// Forgets a flight, then tells its end: whoever hears it and asks again must not meet the same flight.
+fn land(entry: Entry, writer: Writer, end: Result<(), Failure>) {
+    drop(entry);
+    writer.end(end);
 }
 
-fn millis(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+fn is_answer(fetched: &Fetched) -> bool {
+    fetched.end.is_ok()
+        && fetched.metered.verdict == Verdict::Complete
+        && fetched.status.is_some_and(|status| status.is_success())
+}
+
+fn replay(reply: &Reply, writer: &Writer) {
+    let mut headers = HeaderMap::new();
+    if let Ok(content_type) = HeaderValue::from_str(&reply.content_type) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    writer.head(Head {
+        status: StatusCode::OK,
+        headers,
+        replayed: true,
+    });
+    writer.push(&reply.body);
+}
+
+/// What is kept of an answer.
+async fn packed(fetched: &Fetched, writer: &Writer) -> Bytes {
+    let content_type = fetched.content_type.clone();
+    if writer.len() < PACK_APART_FROM_BYTES {
+        return writer.with_bytes(|body| replies::encode(&content_type, body));
+    }
+    let body = writer.with_bytes(|body| body.clone());
+    let packing = tokio::task::spawn_blocking(move || replies::encode(&content_type, &body));
+    // It can only panic, and then there is nothing to keep.
+    packing.await.unwrap_or_default()
+}
+
+fn seen(started_at: jiff::Timestamp, fetched: &Fetched, writer: &Writer) -> Seen {
+    Seen {
+        started_at,
+        status: fetched.status.map(|status| status.as_u16()),
+        end: fetched.end,
+        metered: fetched.metered.clone(),
+        answer_bytes: writer.len() as u64,
+        first_byte_ms: fetched.first_byte.map(millis),
+        total_ms: millis(fetched.total),
+        heard: writer.listeners() > 0,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

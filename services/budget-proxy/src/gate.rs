@@ -1,130 +1,111 @@
 //! Who may call: a bearer that the issuer signed for this project and audience, of an epoch that is live.
+//!
+//! The two are asked apart: the signature before anything of the request is read, the epoch at the last moment before
+//! the call is made.
 
-use std::{sync::RwLock, time::Duration};
+use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use kit::{
-    bus::Bus,
-    class::chain,
     clock,
     epochs::{EpochError, LiveEpochs},
-    token::{Audience, Claims, PublicKey, TokenError, Verifier},
-};
-use schemas::{
-    Subject,
-    ask::{Answer, AskError, ISSUER, KEYS, KeysReply},
-    ids::{InvalidName, Token},
+    token::{Claims, TokenError},
 };
 
-use crate::refusal::Refusal;
-
-/// How long a bearer waits for its epoch to be seen here. A follower of the log is milliseconds behind.
-const EPOCH_WAIT: Duration = Duration::from_secs(2);
-
-/// How long the issuer may take to tell its keys, and pauses between tries at the start.
-const KEYS_TIMEOUT: Duration = Duration::from_secs(2);
-const KEYS_TRIES: u32 = 30;
-const KEYS_PAUSE: Duration = Duration::from_millis(100);
-
-/// The issuer's keys could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// Nobody answered.
-    #[error("the issuer did not answer")]
-    Unanswered,
-    /// The answer could not be read.
-    #[error("the issuer's answer can not be read")]
-    Unreadable(#[source] serde_json::Error),
-    /// The issuer refused.
-    #[error("the issuer refused")]
-    Refused(#[source] AskError),
-    /// A key is no key.
-    #[error("a key of the issuer is not valid")]
-    Invalid(#[source] kit::token::InvalidKey),
-    /// A constant is no token: a mistake of ours.
-    #[error("the request's subject is not valid")]
-    Subject(#[from] InvalidName),
-}
+use crate::{keys::Keys, refusal::Refusal};
 
 /// Checks bearers.
+#[derive(Debug, Clone)]
 pub struct Gate {
-    bus: Bus,
+    keys: Keys,
     epochs: LiveEpochs,
-    verifier: RwLock<Verifier>,
-}
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
-    }
+    /// For an epoch that is not in the log yet.
+    epoch: Duration,
+    /// For the bus.
+    bus: Duration,
 }
 
 impl Gate {
-    /// A gate with the issuer's present keys; waits, bounded, for the issuer to come up.
-    pub async fn new(bus: Bus, epochs: LiveEpochs) -> Result<Self, KeysError> {
-        let mut tries = 0;
-        let verifier = loop {
-            match verifier(&bus).await {
-                Ok(verifier) => break verifier,
-                Err(KeysError::Unanswered) if tries < KEYS_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(KEYS_PAUSE).await;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        Ok(Self { bus, epochs, verifier: RwLock::new(verifier) })
-    }
-
-    /// Who calls, when they may.
-    pub async fn admit(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
-        let token = bearer(headers).ok_or_else(|| Refusal::unauthorized("a bearer of a run is needed: Authorization: Bearer"))?;
-        let claims = match self.verify(token) {
-            Err(TokenError::UnknownKey) => {
-                self.reread_keys().await?;
-                self.verify(token)
-            }
-            other => other,
-        };
-        let claims = claims.map_err(|error| Refusal::unauthorized(error.to_string()))?;
-        match self.epochs.check(claims.run_id, claims.epoch, EPOCH_WAIT).await {
-            Ok(()) => Ok(claims),
-            Err(error @ (EpochError::Old { .. } | EpochError::Ended | EpochError::Unknown)) => {
-                Err(Refusal::unauthorized(format!("the bearer of run {} is not live: {error}", claims.run_id)))
-            }
-            Err(error) => Err(Refusal::unavailable(format!("whether the run is live can not be told: {error}"))),
+    /// A gate that waits up to `epoch` for an epoch to appear and up to `bus` for the log.
+    pub const fn new(keys: Keys, epochs: LiveEpochs, epoch: Duration, bus: Duration) -> Self {
+        Self {
+            keys,
+            epochs,
+            epoch,
+            bus,
         }
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        let verifier = self.verifier.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        verifier.verify(token, Audience::BudgetProxy, clock::now())
+    /// Who calls, by the bearer alone.
+    pub async fn verify(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
+        let token = bearer(headers).ok_or_else(|| {
+            Refusal::unauthorized(
+                "a bearer of a run is needed: `authorization: Bearer` or `x-api-key`",
+            )
+        })?;
+        let verified = self.keys.verify(token, clock::now()).await;
+        verified.map_err(|error: TokenError| Refusal::unauthorized(error.to_string()))
     }
 
-    async fn reread_keys(&self) -> Result<(), Refusal> {
-        let fresh = verifier(&self.bus).await.map_err(|error| Refusal::unavailable(chain(&error)))?;
-        *self.verifier.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
-        Ok(())
+    /// Whether the epoch of a bearer holds its run now.
+    pub async fn live(&self, claims: &Claims) -> Result<(), Refusal> {
+        let check = self.epochs.check(claims.run_id, claims.epoch, self.epoch);
+        let unknown = |why: &dyn std::fmt::Display| {
+            Refusal::unavailable(format!("whether the run is live can not be told: {why}"))
+        };
+        match tokio::time::timeout(self.epoch + self.bus, check).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error @ (EpochError::Stale | EpochError::Read(_)))) => Err(unknown(&error)),
+            Ok(Err(error)) => Err(Refusal::unauthorized(format!(
+                "the bearer of run {} is not live: {error}",
+                claims.run_id
+            ))),
+            Err(_) => Err(unknown(&"the bus does not answer")),
+        }
     }
-}
 
-async fn verifier(bus: &Bus) -> Result<Verifier, KeysError> {
-    let subject = Subject::Ask(Token::try_new(ISSUER)?, Token::try_new(KEYS)?).to_string();
-    let asked = tokio::time::timeout(KEYS_TIMEOUT, bus.client().request(subject, "".into())).await;
-    let Ok(Ok(reply)) = asked else {
-        return Err(KeysError::Unanswered);
-    };
-    let answer: Answer<KeysReply> = serde_json::from_slice(&reply.payload).map_err(KeysError::Unreadable)?;
-    let keys = answer.into_result().map_err(KeysError::Refused)?.keys;
-    let keys = keys.into_iter().map(PublicKey::try_from).collect::<Result<Vec<_>, _>>().map_err(KeysError::Invalid)?;
-    Verifier::new(bus.project().clone(), &keys).map_err(KeysError::Invalid)
+    /// Returns once the epoch of a bearer does not hold its run any more.
+    pub async fn over(self, claims: Claims) {
+        self.epochs.over(claims.run_id, claims.epoch).await;
+    }
 }
 
 /// The bearer, from either header that SDKs use.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
-    authorization
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()))
-        .map(str::trim)
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let authorization = text(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    let token = authorization.or_else(|| text(header::HeaderName::from_static("x-api-key")));
+    token.map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_bearer_stands_in_either_header() {
+        let found = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            bearer(&headers).map(ToOwned::to_owned)
+        };
+        assert_eq!(
+            found("authorization", "Bearer  abc "),
+            Some("abc".to_owned())
+        );
+        assert_eq!(found("authorization", "bearer abc"), Some("abc".to_owned()));
+        assert_eq!(found("x-api-key", "abc"), Some("abc".to_owned()));
+        for (name, value) in [
+            ("authorization", "Basic abc"),
+            ("authorization", "Bearer "),
+            ("x-api-key", ""),
+        ] {
+            assert_eq!(found(name, value), None, "{name}: {value}");
+        }
+    }
 }

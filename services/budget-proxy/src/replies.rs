@@ -1,17 +1,36 @@
 //! Kept replies: what a landed call answered, for whoever asks again under the same idempotency key.
 //!
 //! They live in KV `replies`, in memory and for minutes: long enough for a runner to be taken over, short enough that
-//! nobody depends on them. Only complete answers are kept.
+//! nobody depends on them. Only complete answers are kept. A key names a call together with what was asked: the same key
+//! with another body is another call, for the answer to one request must never pass for that to another.
+//!
+//! A bucket that is lost has kept nothing, and that is no error. A bus that does not answer is one: whether a call was
+//! made before is then not known, and it must not be made.
 
-use async_nats::jetstream::kv;
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use async_nats::jetstream::{kv, stream::DirectGetErrorKind};
 use bytes::Bytes;
-use kit::bus::Bus;
+use kit::{bus::Bus, class::chain, streams};
 use schemas::RunId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Answers above this are not kept: below the bus's `max_payload` with room for the header line.
+use crate::upstream::Api;
+
+/// Replies above this are not kept: below the bus's `max_payload` with room for headers.
 const MAX_KEPT_BYTES: usize = 900 * 1024;
+
+/// From this size on a reply is compressed: a stream of many small events becomes a tenth, so that long answers fit and
+/// the bucket holds many. Below, it would only take time.
+const COMPRESS_FROM_BYTES: usize = 64 * 1024;
+
+/// Fast, and good enough for text that repeats itself.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// Pause between tries to keep a reply while the bus is away.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// The bucket of kept replies.
 const BUCKET: &str = "replies";
@@ -22,9 +41,12 @@ pub enum ReplyError {
     /// The bucket is not to be had.
     #[error("bucket replies is not to be had")]
     Bucket(#[source] Box<async_nats::jetstream::context::KeyValueError>),
-    /// It could not be read.
-    #[error("a kept reply can not be read")]
-    Read(#[source] kv::EntryError),
+    /// The bus did not answer.
+    #[error("a kept reply can not be looked for")]
+    Read(#[source] async_nats::jetstream::stream::DirectGetError),
+    /// The bus did not answer in time.
+    #[error("the bus did not say within {0:?} whether a reply is kept")]
+    Silent(Duration),
     /// It could not be written.
     #[error("a reply can not be kept")]
     Write(#[source] kv::PutError),
@@ -36,67 +58,178 @@ pub struct Reply {
     /// Its content type.
     pub content_type: String,
     /// Its body, as it came.
-    pub body: Bytes,
+    pub body: Vec<u8>,
 }
 
+/// The line before a kept body.
 #[derive(Serialize, Deserialize)]
 struct Head {
     content_type: String,
+    /// Size of the body before it was compressed, when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
 }
 
-/// Names a call within its run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CallKey(String);
+/// Names a call: its run, and a digest of its idempotency key and of what was asked. A run can not name another's call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallKey {
+    /// The run.
+    pub run: RunId,
+    call: [u8; 32],
+}
 
 impl CallKey {
-    /// The key of a call that its caller named `idempotency_key`. A run can not name another run's call.
-    pub fn new(run: RunId, idempotency_key: &str) -> Self {
-        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(idempotency_key.as_bytes()));
-        Self(format!("{run}.{digest}"))
+    /// The key of a call that its caller named `idempotency_key`.
+    pub fn new(run: RunId, api: Api, idempotency_key: &str, body: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        for part in [api.as_str().as_bytes(), idempotency_key.as_bytes(), body] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self {
+            run,
+            call: hash.finalize().into(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{}.{}",
+            self.run,
+            data_encoding::HEXLOWER.encode(&self.call)
+        )
     }
 }
 
 /// The kept replies.
 #[derive(Debug, Clone)]
 pub struct Replies {
+    bus: Bus,
     bucket: kv::Store,
+    patience: Duration,
 }
 
 impl Replies {
-    /// Opens the bucket.
-    pub async fn open(bus: &Bus) -> Result<Self, ReplyError> {
+    /// Opens the bucket; `patience` is for its answers.
+    pub async fn open(bus: &Bus, patience: Duration) -> Result<Self, ReplyError> {
         let bucket = bus.jetstream().get_key_value(BUCKET).await;
-        Ok(Self { bucket: bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))? })
+        Ok(Self {
+            bus: bus.clone(),
+            bucket: bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?,
+            patience,
+        })
     }
 
     /// The reply kept under `key`.
     pub async fn get(&self, key: &CallKey) -> Result<Option<Reply>, ReplyError> {
-        let kept = self.bucket.get(&key.0).await.map_err(ReplyError::Read)?;
-        Ok(kept.and_then(|bytes| decode(&bytes)))
+        let subject = format!("{}{}", self.bucket.prefix, key.name());
+        let asked = self.bucket.stream.direct_get_last_for_subject(subject);
+        let got = tokio::time::timeout(self.patience, asked).await;
+        match got.map_err(|_| ReplyError::Silent(self.patience))? {
+            Ok(message) => Ok(decode(&message.payload)),
+            Err(error) => match error.kind() {
+                DirectGetErrorKind::NotFound => Ok(None),
+                DirectGetErrorKind::ErrorResponse(StatusCode::NO_RESPONDERS, _) => {
+                    tracing::warn!("the bucket of kept replies is lost, and all of them with it");
+                    Ok(None)
+                }
+                _ => Err(ReplyError::Read(error)),
+            },
+        }
     }
 
-    /// Keeps a reply; one that is too large is not kept.
-    pub async fn put(&self, key: &CallKey, reply: &Reply) -> Result<(), ReplyError> {
-        if reply.body.len() > MAX_KEPT_BYTES {
-            tracing::warn!(bytes = reply.body.len(), "the reply is too large to be kept");
-            return Ok(());
+    /// Keeps a reply. While the bus is away it waits, for as long as its owner lets it.
+    pub async fn keep(&self, key: &CallKey, reply: Bytes) {
+        let bytes = reply.len();
+        if bytes > MAX_KEPT_BYTES {
+            return tracing::warn!(
+                bytes,
+                "the reply is too large to be kept: a repeat would be paid again"
+            );
         }
-        self.bucket.put(&key.0, encode(reply)).await.map_err(ReplyError::Write)?;
-        Ok(())
+        loop {
+            self.bus.connected().await;
+            let Err(error) = self.bucket.put(key.name(), reply.clone()).await else {
+                return;
+            };
+            let error = ReplyError::Write(error);
+            if self.bus.is_connected() {
+                // It is full, or lost: it is made anew for the next ones.
+                tracing::warn!(error = %chain(&error), "the reply can not be kept: a repeat would be paid again");
+                return self.restore().await;
+            }
+            tracing::debug!(error = %chain(&error), "the reply is kept once the bus is back");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn restore(&self) {
+        if let Err(error) = streams::restore_replies(&self.bus).await {
+            tracing::warn!(error = %chain(&error), "the bucket of kept replies can not be made anew");
+        }
     }
 }
 
-/// A line of JSON, then the body.
-fn encode(reply: &Reply) -> Bytes {
-    let head = Head { content_type: reply.content_type.clone() };
+/// A line of JSON, then the body, compressed when it is large. Takes milliseconds for megabytes.
+pub fn encode(content_type: &str, body: &[u8]) -> Bytes {
+    let packed = (body.len() >= COMPRESS_FROM_BYTES)
+        .then(|| zstd::bulk::compress(body, COMPRESSION_LEVEL).ok())
+        .flatten();
+    let head = Head {
+        content_type: content_type.to_owned(),
+        size: packed.as_ref().map(|_| body.len()),
+    };
     let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
     bytes.push(b'\n');
-    bytes.extend_from_slice(&reply.body);
+    bytes.extend_from_slice(packed.as_deref().unwrap_or(body));
     bytes.into()
 }
 
-fn decode(bytes: &Bytes) -> Option<Reply> {
+fn decode(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
-    Some(Reply { content_type: head.content_type, body: bytes.slice(end + 1..) })
+    let body = &bytes[end + 1..];
+    let body = match head.size {
+        None => body.to_vec(),
+        Some(size) => {
+            zstd::bulk::decompress(body, size.min(crate::answer::MAX_ANSWER_BYTES)).ok()?
+        }
+    };
+    Some(Reply {
+        content_type: head.content_type,
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_survives_being_kept() {
+        let event = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n";
+        for body in ["{}\n{}".to_owned(), event.repeat(20_000)] {
+            let kept = encode("text/event-stream", body.as_bytes());
+            assert!(kept.len() < MAX_KEPT_BYTES);
+            let reply = decode(&kept).unwrap();
+            assert_eq!(reply.content_type, "text/event-stream");
+            assert!(reply.body == body.as_bytes());
+        }
+        assert_eq!(decode(b"garbage"), None);
+    }
+
+    #[test]
+    fn a_key_names_one_call_of_one_run() {
+        let run = |n| RunId::from_uuid(uuid::Uuid::from_u128(n));
+        let key = CallKey::new(run(1), Api::Anthropic, "k", b"body");
+        assert_eq!(key, CallKey::new(run(1), Api::Anthropic, "k", b"body"));
+        for other in [
+            CallKey::new(run(2), Api::Anthropic, "k", b"body"),
+            CallKey::new(run(1), Api::OpenAi, "k", b"body"),
+            CallKey::new(run(1), Api::Anthropic, "kb", b"ody"),
+            CallKey::new(run(1), Api::Anthropic, "k", b"other"),
+        ] {
+            assert_ne!(key.name(), other.name());
+        }
+    }
 }
