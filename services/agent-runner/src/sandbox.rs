@@ -11,6 +11,7 @@
 
 mod bubblewrap;
 mod capture;
+mod orphans;
 mod process;
 mod profile;
 

@@ -61,8 +61,8 @@ fn field(pid: i32, name: &str) -> Option<String> {
 
 fn is_first_of_namespace(pid: i32) -> bool {
     let ids = field(pid, "NSpid:").unwrap_or_default();
-    let mut inner = ids.split_whitespace().skip(1);
-    inner.next_back() == Some("1")
+    // As this process sees it, and as it is seen inside.
+    ids.split_whitespace().skip(1).last() == Some("1")
 }
 
 fn has_argument(pid: i32, argument: &Path) -> bool {
