@@ -4,16 +4,15 @@
 //! deadline. It survives a homeserver that is restarted: what it sends carries a transaction id of its own and is sent
 //! again until the homeserver has it. Nothing here knows Nightcrew.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+#[path = "person/line.rs"]
+mod line;
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use matrix_sdk::{
     Client, Room, RoomMemberships,
     config::{RequestConfig, SyncSettings},
-    deserialized_responses::TimelineEvent,
     room::{IncludeRelations, MessagesOptions, RelationsOptions},
     ruma::{
         OwnedEventId, OwnedRoomId, OwnedUserId, TransactionId, UInt, UserId,
@@ -21,11 +20,13 @@ use matrix_sdk::{
         events::{
             InitialStateEvent, relation::RelationType, room::encryption::RoomEncryptionEventContent,
         },
-        serde::Raw,
     },
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+use line::lines;
+pub use line::{Line, transcript};
 
 /// How long a homeserver may be away while something is sent.
 const SEND_WITHIN: Duration = Duration::from_secs(90);
@@ -58,23 +59,6 @@ pub struct NewRoom<'a> {
     pub invite: &'a [&'a str],
 }
 
-/// One message of a room, as a person reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// The event's id.
-    pub event_id: String,
-    /// Who wrote it.
-    pub sender: String,
-    /// The message that roots its thread.
-    pub thread: Option<String>,
-    /// What is read, with the newest edit applied; nothing when it was taken back.
-    pub text: String,
-    /// The kind of message, such as `m.text`, `m.notice` or `m.file`; `undecryptable` when its key is missing.
-    pub kind: String,
-    /// The whole content.
-    pub content: Value,
-}
-
 impl Person {
     /// Logs in with a password; `user` is the full id or its local part.
     pub async fn log_in(homeserver: &str, user: &str, password: &str) -> anyhow::Result<Self> {
@@ -85,9 +69,19 @@ impl Person {
             .await
             .context("make a Matrix client")?;
         let login = client.matrix_auth().login_username(user, password);
-        login.initial_device_display_name("person").send().await.with_context(|| format!("log {user} in"))?;
-        client.sync_once(SyncSettings::new()).await.context("sync for the first time")?;
-        let id = client.user_id().context("a logged-in client has a user")?.to_owned();
+        login
+            .initial_device_display_name("person")
+            .send()
+            .await
+            .with_context(|| format!("log {user} in"))?;
+        client
+            .sync_once(SyncSettings::new())
+            .await
+            .context("sync for the first time")?;
+        let id = client
+            .user_id()
+            .context("a logged-in client has a user")?
+            .to_owned();
         let mut sync = JoinSet::new();
         let background = client.clone();
         sync.spawn(async move {
@@ -98,7 +92,11 @@ impl Person {
                 }
             }
         });
-        Ok(Self { client, id, _sync: sync })
+        Ok(Self {
+            client,
+            id,
+            _sync: sync,
+        })
     }
 
     /// The person's full id.
@@ -117,29 +115,50 @@ impl Person {
         request.name = Some(wanted.name.to_owned());
         request.room_alias_name = wanted.alias.map(ToOwned::to_owned);
         request.preset = Some(RoomPreset::PrivateChat);
-        request.invite = wanted.invite.iter().map(|user| user_id(user)).collect::<Result<_, _>>()?;
+        request.invite = wanted
+            .invite
+            .iter()
+            .map(|user| user_id(user))
+            .collect::<Result<_, _>>()?;
         if wanted.encrypted {
             let content = RoomEncryptionEventContent::with_recommended_defaults();
-            request.initial_state = vec![InitialStateEvent::with_empty_state_key(content).to_raw_any()];
+            request.initial_state =
+                vec![InitialStateEvent::with_empty_state_key(content).to_raw_any()];
         }
-        let room = self.client.create_room(request).await.with_context(|| format!("create the room {}", wanted.name))?;
+        let room = self
+            .client
+            .create_room(request)
+            .await
+            .with_context(|| format!("create the room {}", wanted.name))?;
         Ok(room.room_id().to_string())
     }
 
     /// Invites somebody.
     pub async fn invite(&self, room: &str, user: &str) -> anyhow::Result<()> {
-        self.room(room).await?.invite_user_by_id(&user_id(user)?).await.with_context(|| format!("invite {user}"))
+        self.room(room)
+            .await?
+            .invite_user_by_id(&user_id(user)?)
+            .await
+            .with_context(|| format!("invite {user}"))
     }
 
     /// Joins a room by id.
     pub async fn join(&self, room: &str) -> anyhow::Result<()> {
         let id = OwnedRoomId::try_from(room)?;
-        self.client.join_room_by_id(&id).await.with_context(|| format!("join {room}"))?;
+        self.client
+            .join_room_by_id(&id)
+            .await
+            .with_context(|| format!("join {room}"))?;
         Ok(())
     }
 
     /// Waits until somebody is in a room.
-    pub async fn wait_for_member(&self, room: &str, user: &str, within: Duration) -> anyhow::Result<()> {
+    pub async fn wait_for_member(
+        &self,
+        room: &str,
+        user: &str,
+        within: Duration,
+    ) -> anyhow::Result<()> {
         let room = self.room(room).await?;
         let user = user_id(user)?;
         let deadline = Instant::now() + within;
@@ -158,17 +177,27 @@ impl Person {
 
     /// Writes a message.
     pub async fn say(&self, room: &str, text: &str) -> anyhow::Result<String> {
-        self.send(room, json!({ "msgtype": "m.text", "body": text, "m.mentions": {} })).await
+        self.send(
+            room,
+            json!({ "msgtype": "m.text", "body": text, "m.mentions": {} }),
+        )
+        .await
     }
 
     /// Writes a message that mentions a user as clients do it.
     pub async fn mention(&self, room: &str, user: &str, text: &str) -> anyhow::Result<String> {
-        let content = json!({ "msgtype": "m.text", "body": text, "m.mentions": { "user_ids": [user] } });
+        let content =
+            json!({ "msgtype": "m.text", "body": text, "m.mentions": { "user_ids": [user] } });
         self.send(room, content).await
     }
 
     /// Writes a message in a thread.
-    pub async fn say_in_thread(&self, room: &str, root: &str, text: &str) -> anyhow::Result<String> {
+    pub async fn say_in_thread(
+        &self,
+        room: &str,
+        root: &str,
+        text: &str,
+    ) -> anyhow::Result<String> {
         let relation = json!({
             "rel_type": "m.thread", "event_id": root, "is_falling_back": true, "m.in_reply_to": { "event_id": root },
         });
@@ -192,7 +221,10 @@ impl Person {
         let event = OwnedEventId::try_from(event)?;
         let transaction = TransactionId::new();
         persist("take a message back", || async {
-            room.redact(&event, None, Some(transaction.clone())).await.map(|_| ()).map_err(Into::into)
+            room.redact(&event, None, Some(transaction.clone()))
+                .await
+                .map(|_| ())
+                .map_err(Into::into)
         })
         .await
     }
@@ -202,7 +234,10 @@ impl Person {
         let room = self.room(room).await?;
         let transaction = TransactionId::new();
         persist("send a message", || async {
-            let sent = room.send_raw("m.room.message", content.clone()).with_transaction_id(&transaction).await;
+            let sent = room
+                .send_raw("m.room.message", content.clone())
+                .with_transaction_id(&transaction)
+                .await;
             Ok(sent?.response.event_id.to_string())
         })
         .await
@@ -223,15 +258,24 @@ impl Person {
                 return Ok(line.clone());
             }
             if Instant::now() > deadline {
-                bail!("no such message within {within:?}; the room:\n{}", transcript(&lines));
+                bail!(
+                    "no such message within {within:?}; the room:\n{}",
+                    transcript(&lines)
+                );
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
     /// Waits for the first answer of somebody else in a thread.
-    pub async fn wait_for_reply(&self, room: &str, root: &str, within: Duration) -> anyhow::Result<Line> {
-        let is_reply = |line: &Line| line.thread.as_deref() == Some(root) && line.sender != self.id.as_str();
+    pub async fn wait_for_reply(
+        &self,
+        room: &str,
+        root: &str,
+        within: Duration,
+    ) -> anyhow::Result<Line> {
+        let is_reply =
+            |line: &Line| line.thread.as_deref() == Some(root) && line.sender != self.id.as_str();
         self.wait_for(room, within, is_reply).await
     }
 
@@ -294,17 +338,6 @@ impl Person {
     }
 }
 
-/// A room as text.
-pub fn transcript(lines: &[Line]) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let indent = if line.thread.is_some() { "    " } else { "" };
-        let body = line.text.replace('\n', &format!("\n{indent}  "));
-        text.extend([indent, &line.sender, ": ", &body, "\n"]);
-    }
-    text
-}
-
 /// Repeats what fails until the homeserver is back.
 async fn persist<T, F>(what: &str, act: impl Fn() -> F) -> anyhow::Result<T>
 where
@@ -322,46 +355,4 @@ where
 
 fn user_id(id: &str) -> anyhow::Result<OwnedUserId> {
     UserId::parse(id).with_context(|| format!("{id} is no user id"))
-}
-
-/// The messages among `events`, oldest first, with edits applied to what they replace.
-fn lines(events: &[TimelineEvent]) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::new();
-    let mut edits: BTreeMap<String, Value> = BTreeMap::new();
-    for event in events {
-        let Some(line) = line(event) else { continue };
-        let relation = &line.content["m.relates_to"];
-        match (relation["rel_type"].as_str(), relation["event_id"].as_str()) {
-            (Some("m.replace"), Some(of)) => {
-                edits.insert(of.to_owned(), line.content["m.new_content"].clone());
-            }
-            _ => lines.push(line),
-        }
-    }
-    for line in &mut lines {
-        if let Some(text) = edits.get(&line.event_id).and_then(|content| content["body"].as_str()) {
-            text.clone_into(&mut line.text);
-        }
-    }
-    lines
-}
-
-fn line(event: &TimelineEvent) -> Option<Line> {
-    let raw: &Raw<_> = event.raw();
-    let kind: String = raw.get_field("type").ok()??;
-    if kind != "m.room.message" && !event.kind.is_utd() {
-        return None;
-    }
-    let content: Value = raw.get_field("content").ok()??;
-    let relation = &content["m.relates_to"];
-    let thread = (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str()).flatten();
-    let kind = if event.kind.is_utd() { "undecryptable" } else { content["msgtype"].as_str().unwrap_or_default() };
-    Some(Line {
-        event_id: event.event_id()?.to_string(),
-        sender: event.sender()?.to_string(),
-        thread: thread.map(ToOwned::to_owned),
-        text: content["body"].as_str().unwrap_or_default().to_owned(),
-        kind: kind.to_owned(),
-        content,
-    })
 }

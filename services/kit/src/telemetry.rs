@@ -23,7 +23,7 @@ pub use capture::Capture;
 pub use output::{Output, text_line};
 
 /// What is logged when nothing else is said: our own `info`, and of chatty libraries only what matters.
-pub const DEFAULT_FILTER: &str = "info,async_nats=warn,hyper=warn,matrix_sdk=warn,matrix_sdk_base=warn,\
+pub const DEFAULT_FILTER: &str = "info,async_nats=warn,hyper=warn,matrix_sdk=warn,matrix_sdk::http_client=off,matrix_sdk_base=warn,\
     matrix_sdk_crypto=warn,matrix_sdk_sqlite=warn,matrix_sdk_ui=warn";
 
 /// How lines look on standard error.

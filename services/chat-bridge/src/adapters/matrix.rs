@@ -1,0 +1,128 @@
+//! Matrix, over matrix-sdk: one account for the whole crew, encrypted rooms included.
+//!
+//! # Why no message is lost
+//!
+//! matrix-sdk stores its sync token while it processes a response, before anybody saw the events in it: a crash in
+//! between would lose them. So the bridge keeps a position of its own ([`position`]), written only when all
+//! consequences of a response are in the log, and passes it as `since` to every sync. A homeserver answers an old `since`
+//! again, in full. What that takes:
+//!
+//! - matrix-sdk answers a response whose `next_batch` it has stored already with an *empty* one. After a crash that is
+//!   exactly the response that must be read again. So its stored token is removed before each session is opened.
+//! - Room keys come to a device once, by to-device messages. Those are in the crypto store when matrix-sdk has
+//!   processed a response, so events that are read again are decrypted from the store; a to-device message that comes
+//!   again is recognised as a replay and does no harm.
+//! - A response holds the newest events of a room only. When it says that it left some out, they are fetched between
+//!   its `prev_batch` and our `since` ([`history`]), which is exactly the gap.
+//! - A room without a position, just joined or after the position was lost, begins where `domain::catch_up` says.
+//! - A message whose key is not there yet is remembered with the position and tried again ([`unreadable`]).
+//!
+//! # Why a reply is sent once
+//!
+//! The transaction id derives from what is said, and the homeserver takes the same id from the same device for the same
+//! message. Synapse forgets ids after a day, and a new device has ids of its own. So each event also carries its id in
+//! its content, and when the bus says that a message may have been sent before, the thread is looked through first. One
+//! case is left: in an encrypted room a new device can not read what a lost one wrote.
+//!
+//! # Boundary
+//!
+//! This folder alone knows matrix-sdk. It knows no bus and no run, only messages in and messages out.
+
+mod content;
+mod history;
+mod invitations;
+mod position;
+mod read;
+mod receive;
+mod rooms;
+mod send;
+mod session;
+mod translate;
+mod unreadable;
+
+use std::{path::PathBuf, sync::Arc};
+
+use kit::crew::Crew;
+use matrix_sdk::{Client, ruma::api::error::ErrorKind};
+use tokio::sync::watch;
+
+use crate::{
+    domain::rules::Rules,
+    health::Health,
+    ports::{Cause, ReceiveError},
+};
+
+pub use content::MARKER;
+pub use receive::Receiver;
+pub use send::Sender;
+
+/// The channel's name.
+pub const CHANNEL: &str = "matrix";
+
+/// Looks up an environment variable.
+pub type Lookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What the Matrix channel needs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Homeserver, user, login, rooms.
+    pub matrix: kit::crew::Matrix,
+    /// Who is heard where.
+    pub rules: Arc<Rules>,
+    /// The folder for session, position and crypto store; made when it is not there.
+    pub folder: PathBuf,
+    /// The environment in which a password or token may stand.
+    pub env: Lookup,
+    /// Events a response holds per room at most; what is beyond is fetched as a gap.
+    pub timeline_limit: u32,
+}
+
+/// Events per room in one sync response. A crew's room seldom has more in the time of one sync, and what is left out
+/// costs one more request.
+pub const TIMELINE_LIMIT: u32 = 50;
+
+impl Settings {
+    /// The settings of `crew`; nothing when it has no Matrix.
+    pub fn of(crew: &Crew, folder: PathBuf, env: Lookup) -> Option<Self> {
+        Some(Self {
+            matrix: crew.channels.matrix.clone()?,
+            rules: Arc::new(Rules::matrix(crew)),
+            folder,
+            env,
+            timeline_limit: TIMELINE_LIMIT,
+        })
+    }
+}
+
+/// Both halves of the channel. Nothing is sent or read before the receiver's first `next`, which logs in.
+pub fn open(settings: Settings, health: Health) -> Result<(Receiver, Sender), ReceiveError> {
+    let (publish, client) = watch::channel(None);
+    let rooms = rooms::Rooms::new(&settings.matrix.rooms);
+    let sender = Sender::new(client, rooms.clone());
+    Ok((Receiver::open(settings, rooms, health, publish)?, sender))
+}
+
+/// The client that is logged in now, if any.
+type Current = watch::Receiver<Option<Client>>;
+
+fn unavailable(source: impl Into<Cause>) -> ReceiveError {
+    ReceiveError::Unavailable {
+        channel: CHANNEL,
+        source: source.into(),
+    }
+}
+
+fn refused(source: impl Into<Cause>) -> ReceiveError {
+    ReceiveError::Refused {
+        channel: CHANNEL,
+        source: source.into(),
+    }
+}
+
+/// Whether the homeserver says that the access token is not, or no longer, valid.
+fn is_revoked(error: &matrix_sdk::Error) -> bool {
+    matches!(
+        error.client_api_error_kind(),
+        Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken)
+    )
+}

@@ -1,0 +1,338 @@
+//! The receiving half: sync, gaps, translation, position.
+
+use std::{pin::pin, time::Duration};
+
+use jiff::Timestamp;
+use matrix_sdk::{
+    Client, Error,
+    config::SyncSettings,
+    ruma::{
+        OwnedEventId, RoomId, UInt,
+        api::{
+            client::{
+                filter::{FilterDefinition, LazyLoadOptions},
+                sync::sync_events::v3::Filter,
+            },
+            error::ErrorKind,
+        },
+    },
+    sync::SyncResponse,
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    CHANNEL, Settings, history, invitations, is_revoked,
+    position::{Position, PositionFile},
+    read::Reader,
+    refused,
+    rooms::Rooms,
+    session::{Home, LoginError},
+    unavailable,
+};
+use crate::{
+    domain::inbound::Tell,
+    health::Health,
+    ports::{Batch, Receive, ReceiveError, Said, Started, ThreadLine},
+};
+
+/// How long the homeserver may hold a sync open when nothing happens.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
+/// The same while a message waits for its key: soon enough to tell its room.
+const SHORT_POLL: Duration = Duration::from_secs(2);
+
+/// A sync that has not succeeded for this long is a stall: a long poll, its slack, and one more try.
+const STALLED_AFTER: Duration = Duration::from_secs(90);
+
+/// Health keys.
+const LOGIN: &str = "matrix login";
+const SYNC: &str = "matrix sync";
+
+/// Receives from all rooms of the account.
+pub struct Receiver {
+    settings: Settings,
+    rooms: Rooms,
+    health: Health,
+    home: Home,
+    file: PositionFile,
+    /// What is kept on disk.
+    position: Position,
+    client: Option<Client>,
+    newly_logged_in: bool,
+    publish: watch::Sender<Option<Client>>,
+    /// A response that matrix-sdk has processed and whose events are not all fetched yet. It can not be had again in
+    /// this process.
+    response: Option<SyncResponse>,
+    /// The batch that was given out and is not committed, and the position behind it.
+    pending: Option<(Batch, Position)>,
+    /// To be said with the next batch.
+    notices: Vec<Tell>,
+    last_sync: Instant,
+    last_sync_at: Timestamp,
+}
+
+impl Receiver {
+    pub(super) fn open(
+        settings: Settings,
+        rooms: Rooms,
+        health: Health,
+        publish: watch::Sender<Option<Client>>,
+    ) -> Result<Self, ReceiveError> {
+        let home = Home::open(&settings.folder).map_err(refused)?;
+        let file = PositionFile::in_folder(&settings.folder);
+        let position = file.load().map_err(refused)?;
+        Ok(Self {
+            rooms,
+            health,
+            home,
+            file,
+            position,
+            client: None,
+            newly_logged_in: false,
+            publish,
+            response: None,
+            pending: None,
+            notices: Vec::new(),
+            last_sync: Instant::now(),
+            last_sync_at: kit::clock::now(),
+            settings,
+        })
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            settings: &self.settings,
+            rooms: &self.rooms,
+            health: &self.health,
+            position: &self.position,
+        }
+    }
+
+    /// The client, logged in.
+    async fn client(&mut self) -> Result<Client, ReceiveError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        match self
+            .home
+            .log_in(&self.settings.matrix, &self.settings.env)
+            .await
+        {
+            Ok(client) => {
+                self.health.clear(LOGIN);
+                self.newly_logged_in = true;
+                self.publish.send_replace(Some(client.clone()));
+                self.client = Some(client.clone());
+                Ok(client)
+            }
+            Err(error) => {
+                self.health.report(LOGIN, error.to_string());
+                Err(if error.is_transient() {
+                    unavailable(error)
+                } else {
+                    refused(error)
+                })
+            }
+        }
+    }
+
+    /// The next response, with everything that has to be settled before it is read.
+    async fn fetch(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
+        self.rooms.resolve(client).await.map_err(unavailable)?;
+        let response = self.sync(client).await?;
+        invitations::settle(client, &self.settings.rules).await;
+        if std::mem::take(&mut self.newly_logged_in) {
+            invitations::join_configured(client, &self.rooms).await;
+        }
+        Ok(response)
+    }
+
+    async fn sync(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
+        let mut settings = SyncSettings::new()
+            .filter(filter(self.settings.timeline_limit))
+            .timeout(self.poll());
+        if let Some(since) = &self.position.since {
+            // A new device knows no room yet: it needs their whole state with what happened since.
+            settings = settings
+                .token(since.clone())
+                .full_state(client.joined_rooms().is_empty());
+        } else {
+            settings = settings.token(matrix_sdk::config::SyncToken::NoToken);
+        }
+        let mut sync = pin!(client.sync_once(settings));
+        let stalled_at = self.last_sync + STALLED_AFTER;
+        let result = tokio::select! {
+            result = &mut sync => result,
+            () = tokio::time::sleep_until(stalled_at) => {
+                self.health.report(SYNC, format!("no sync since {}", self.last_sync_at));
+                sync.await
+            }
+        };
+        match result {
+            Ok(response) => {
+                self.synced();
+                Ok(response)
+            }
+            Err(error) => Err(self.sync_failed(error)),
+        }
+    }
+
+    fn poll(&self) -> Duration {
+        if self.position.unreadable.values().any(|event| !event.told) {
+            SHORT_POLL
+        } else {
+            LONG_POLL
+        }
+    }
+
+    fn synced(&mut self) {
+        if self.health.clear(SYNC) {
+            let text = format!(
+                "I could not read my rooms from {} until now. I am reading on from there.",
+                self.last_sync_at
+            );
+            self.tell_operators(&format!("stalled/{}", self.last_sync_at), &text);
+        }
+        self.last_sync = Instant::now();
+        self.last_sync_at = kit::clock::now();
+    }
+
+    fn sync_failed(&mut self, error: Error) -> ReceiveError {
+        if is_revoked(&error) {
+            return self.revoked(error);
+        }
+        if self.last_sync.elapsed() > STALLED_AFTER {
+            self.health.report(
+                SYNC,
+                format!("no sync since {}: {error}", self.last_sync_at),
+            );
+        }
+        match (&error, error.client_api_error_kind()) {
+            // The homeserver does not know our position, as after a restored backup.
+            (_, Some(ErrorKind::Unknown | ErrorKind::InvalidParam))
+                if self.position.since.is_some() =>
+            {
+                self.position = Position {
+                    unreadable: self.position.unreadable.clone(),
+                    ..Position::default()
+                };
+                let text = "The homeserver does not know how far I had read. I go on with what is recent; check for messages without an answer.";
+                self.tell_operators(&format!("position/{}", self.last_sync_at), text);
+                unavailable(error)
+            }
+            // Nothing was processed.
+            (Error::Http(_), _) => unavailable(error),
+            _ => ReceiveError::Broken {
+                channel: CHANNEL,
+                source: error.into(),
+            },
+        }
+    }
+
+    fn revoked(&mut self, error: Error) -> ReceiveError {
+        self.health
+            .report(LOGIN, "the homeserver revoked our access token");
+        self.client = None;
+        self.publish.send_replace(None);
+        if let Err(error) = self.home.revoke() {
+            return refused(error);
+        }
+        let text = "My access token was revoked. I am logged in anew; encrypted messages from before that may stay unreadable.";
+        self.tell_operators(&format!("revoked/{}", self.last_sync_at), text);
+        unavailable(error)
+    }
+
+    /// Says something in the audit room or, without one, wherever the crew listens.
+    fn tell_operators(&mut self, key: &str, text: &str) {
+        let rooms: Vec<String> = match &self.settings.matrix.audit_room {
+            Some(room) => vec![room.clone()],
+            None => self.settings.rules.rooms.keys().cloned().collect(),
+        };
+        self.notices.extend(rooms.into_iter().map(|room| Tell {
+            key: format!("{key}/{room}"),
+            room,
+            thread: None,
+            text: text.to_owned(),
+        }));
+    }
+}
+
+impl Receive for Receiver {
+    fn name(&self) -> &'static str {
+        CHANNEL
+    }
+
+    async fn next(&mut self) -> Result<Batch, ReceiveError> {
+        if let Some((batch, _)) = &self.pending {
+            return Ok(batch.clone());
+        }
+        let client = self.client().await?;
+        let response = match self.response.take() {
+            Some(response) => response,
+            None => self.fetch(&client).await?,
+        };
+        match self.reader().read(&client, &response).await {
+            Ok((mut batch, position)) => {
+                batch.notices.append(&mut self.notices);
+                self.pending = Some((batch.clone(), position));
+                Ok(batch)
+            }
+            Err(error) => {
+                self.response = Some(response);
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    async fn commit(&mut self, _: &[Started]) -> Result<(), ReceiveError> {
+        let Some((_, position)) = &self.pending else {
+            return Ok(());
+        };
+        self.file.save(position).map_err(unavailable)?;
+        if let Some((_, position)) = self.pending.take() {
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    async fn thread(&self, room: &str, root: &str) -> Result<Vec<ThreadLine>, ReceiveError> {
+        let not_there = || unavailable(Said(format!("the room {room} is not there")));
+        let client = self.client.as_ref().ok_or_else(not_there)?;
+        let id = <&RoomId>::try_from(room).map_err(unavailable)?;
+        let root = OwnedEventId::try_from(root).map_err(unavailable)?;
+        let room = client.get_room(id).ok_or_else(not_there)?;
+        match history::thread(&room, root).await {
+            // A thread whose root is gone or was never ours to see.
+            Err(error)
+                if matches!(
+                    error.client_api_error_kind(),
+                    Some(ErrorKind::NotFound | ErrorKind::Forbidden)
+                ) =>
+            {
+                Ok(Vec::new())
+            }
+            lines => lines.map_err(unavailable),
+        }
+    }
+}
+
+fn filter(limit: u32) -> Filter {
+    let mut filter = FilterDefinition::default();
+    filter.presence.types = Some(Vec::new());
+    filter.room.ephemeral.types = Some(Vec::new());
+    filter.room.timeline.limit = Some(UInt::from(limit));
+    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
+        include_redundant_members: false,
+    };
+    Filter::FilterDefinition(filter)
+}
+
+impl From<LoginError> for ReceiveError {
+    fn from(error: LoginError) -> Self {
+        if error.is_transient() {
+            unavailable(error)
+        } else {
+            refused(error)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What a message means and what an answer looks like, without any chat system, bus or clock.
+
+pub mod address;
+pub mod audit;
+pub mod catch_up;
+pub mod footer;
+pub mod inbound;
+pub mod rules;
+pub mod split;
+pub mod transaction;

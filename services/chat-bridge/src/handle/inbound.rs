@@ -1,0 +1,400 @@
+//! What people write, into the log.
+//!
+//! Consumes: a channel's batches, by the port. Emits: `requested`, the signals `message` and `cancel`, parked requests,
+//! words to rooms. Idempotency: run ids derive from messages and a run's first message is written once, so a batch that
+//! comes again changes nothing. Ordering: a batch is committed to its channel only when everything that it leads to is
+//! in the log; batches follow one another. On failure: while the log can not be written, the same batch is tried until
+//! it can, health is red, and nothing further is read.
+
+use std::{sync::Arc, time::Duration};
+
+use kit::{
+    class::{Classified as _, ErrorClass, chain},
+    consume::backoff,
+    dead,
+    journal::ReadError,
+    requester::{self, Requester},
+    service::Context,
+};
+use schemas::{
+    EventId, Signal, Text,
+    signal::{ByWhom, Message},
+};
+
+use super::{
+    Project,
+    requests::{self, Outcome, Request, RequestError},
+    signals::{self, SignalError},
+    tell,
+};
+use crate::{
+    domain::{
+        inbound::{self, Decision, IncomingMessage, Tell, Wake},
+        rules::Rules,
+    },
+    health::Health,
+    ports::{Batch, Deliver, Receive, ReceiveError, Started, ThreadLine},
+};
+
+/// Between two tries of a channel that refuses us: a person has to act, and is noticed within this time.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15);
+
+/// Bytes of a thread that an agent is shown.
+const MAX_CONTEXT_BYTES: usize = 32 * 1024;
+
+/// Health key.
+const LOG: &str = "log";
+
+/// Takes the messages of one channel to the log.
+pub(crate) struct Inbound<R, D> {
+    pub(crate) project: Project,
+    pub(crate) requester: Requester,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) receiver: R,
+    pub(crate) sender: D,
+    pub(crate) health: Health,
+    pub(crate) context: Context,
+}
+
+/// Something that a batch leads to is not in the log; the same batch shall be handled again.
+#[derive(Debug, thiserror::Error)]
+enum HandleError {
+    #[error("a request can not be made")]
+    Request(#[source] RequestError),
+    #[error("a request can not be put into the log")]
+    Append(#[source] requester::RequestError),
+    #[error("the run of an edited message can not be looked at")]
+    Read(#[source] ReadError),
+    #[error("a run can not be told")]
+    Signal(#[source] SignalError),
+    #[error("a request that can not be routed can not be parked")]
+    Park(#[source] dead::ParkError),
+    #[error("a thread can not be read")]
+    Thread(#[source] ReceiveError),
+}
+
+impl<R: Receive, D: Deliver> Inbound<R, D> {
+    /// Reads until shutdown. An error ends the service: the channel can not go on in this process.
+    pub(crate) async fn run(mut self) -> Result<(), ReceiveError> {
+        let shutdown = self.context.shutdown.clone();
+        let mut failures = 0;
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                next = self.receiver.next() => next,
+            };
+            let pause = match next {
+                Ok(batch) => {
+                    failures = 0;
+                    if !self.take(&batch).await? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error @ ReceiveError::Broken { .. }) => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(error = chain(&error), failures, "a channel can not be read");
+                    if matches!(error, ReceiveError::Refused { .. }) {
+                        REFUSED_PAUSE
+                    } else {
+                        backoff(failures)
+                    }
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Handles a batch until all of it is in the log, then commits it. False when shutdown came first.
+    async fn take(&mut self, batch: &Batch) -> Result<bool, ReceiveError> {
+        let mut attempt = 0;
+        let started = loop {
+            match self.handle(batch).await {
+                Ok(started) => break started,
+                Err(error) => {
+                    attempt += 1;
+                    self.health.report(LOG, chain(&error));
+                    tokio::select! {
+                        () = self.context.shutdown.cancelled() => return Ok(false),
+                        () = tokio::time::sleep(backoff(attempt)) => {}
+                    }
+                }
+            }
+        };
+        self.health.clear(LOG);
+        for notice in &batch.notices {
+            tell(&self.sender, self.receiver.name(), notice).await;
+        }
+        if let Err(error) = self.receiver.commit(&started).await {
+            // The batch comes again, and changes nothing.
+            tracing::warn!(error = chain(&error), "a position could not be kept");
+        }
+        Ok(true)
+    }
+
+    async fn handle(&self, batch: &Batch) -> Result<Vec<Started>, HandleError> {
+        let mut wakes: Vec<Request> = Vec::new();
+        let mut edits: Vec<Request> = Vec::new();
+        let mut after: Vec<(&IncomingMessage, Decision)> = Vec::new();
+        for message in &batch.messages {
+            for decision in inbound::decide(&self.rules, message) {
+                match decision {
+                    Decision::Wake(wake) => {
+                        for request in self.requests(message, wake).await? {
+                            // The original of an edit may be in the same batch, and goes first.
+                            let taken = wakes.iter().any(|other| other.run_id == request.run_id);
+                            if request.wake.edit || taken {
+                                edits.push(request);
+                            } else {
+                                wakes.push(request);
+                            }
+                        }
+                    }
+                    Decision::Ignore(why) => {
+                        tracing::debug!(
+                            event = message.event_id,
+                            sender = message.sender,
+                            ?why,
+                            "ignored"
+                        );
+                    }
+                    other => after.push((message, other)),
+                }
+            }
+        }
+        let mut started = self.start(wakes).await?;
+        for edit in edits {
+            started.extend(self.correct(edit).await?);
+        }
+        for (message, decision) in after {
+            self.follow(message, decision).await?;
+        }
+        Ok(started)
+    }
+
+    /// The requests of a wake: one, or those of a thread's own agents when the message named nobody.
+    async fn requests(
+        &self,
+        message: &IncomingMessage,
+        wake: Wake,
+    ) -> Result<Vec<Request>, HandleError> {
+        let lines = match &message.thread_root {
+            Some(root) => self
+                .receiver
+                .thread(&message.room, root)
+                .await
+                .map_err(HandleError::Thread)?,
+            None => Vec::new(),
+        };
+        let mut agents = vec![wake.agent.clone()];
+        if wake.by_default
+            && let Some(root) = lines.first()
+        {
+            let named =
+                inbound::thread_agents(&self.rules, message.room_name.as_deref(), &root.text);
+            if !named.is_empty() {
+                agents = named.into_iter().collect();
+            }
+        }
+        let context = thread_context(&lines, &message.event_id);
+        let mut requests = Vec::new();
+        for agent in agents {
+            let wake = Wake {
+                agent,
+                ..wake.clone()
+            };
+            let request = requests::build(
+                &self.project,
+                message,
+                wake,
+                context.clone(),
+                kit::clock::now(),
+            )
+            .await;
+            requests.push(request.map_err(HandleError::Request)?);
+        }
+        Ok(requests)
+    }
+
+    /// Starts runs and says where that is refused.
+    async fn start(&self, requests: Vec<Request>) -> Result<Vec<Started>, HandleError> {
+        let outcomes = requests::start(&self.requester, &requests)
+            .await
+            .map_err(HandleError::Append)?;
+        let mut started = Vec::new();
+        for (request, outcome) in requests.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Started | Outcome::AlreadyThere => started.push(belongs(&request)),
+                Outcome::Refused(error) => self.refuse(&request, &error).await?,
+            }
+        }
+        Ok(started)
+    }
+
+    /// An edit starts a run when the original did not, and is otherwise news for its run.
+    async fn correct(&self, request: Request) -> Result<Option<Started>, HandleError> {
+        let outcomes = requests::start(&self.requester, std::slice::from_ref(&request)).await;
+        for outcome in outcomes.map_err(HandleError::Append)? {
+            match outcome {
+                Outcome::Started => {}
+                Outcome::AlreadyThere => self.tell_run(&request).await?,
+                Outcome::Refused(error) => {
+                    self.refuse(&request, &error).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(belongs(&request)))
+    }
+
+    /// Tells a run that the message that started it was edited, unless this edit is what started it.
+    async fn tell_run(&self, request: &Request) -> Result<(), HandleError> {
+        let first = self
+            .project
+            .journal
+            .first(request.run_id)
+            .await
+            .map_err(HandleError::Read)?;
+        if first.is_some_and(|first| first.envelope.id == request.outgoing.envelope.id) {
+            return Ok(());
+        }
+        let text = format!(
+            "I have edited my message. It reads now:\n\n{}",
+            request.wake.prompt
+        );
+        let text = self.project.blobs.text(text).await;
+        let text: Text = text.map_err(|error| HandleError::Request(RequestError::Blob(error)))?;
+        let signal = Signal::Message(Message {
+            from: request.message.sender.clone(),
+            text,
+        });
+        self.signal(request.run_id, &request.message.event_id, &signal)
+            .await
+    }
+
+    /// Says that a request was refused. One that is broken is parked.
+    async fn refuse(
+        &self,
+        request: &Request,
+        error: &requester::RequestError,
+    ) -> Result<(), HandleError> {
+        let text = if error.class() == ErrorClass::Broken {
+            self.park(request, error.code(), &chain(error)).await?;
+            format!(
+                "I can not start this: {}. An operator finds it with `nightcrew dead list`.",
+                chain(error)
+            )
+        } else {
+            format!(
+                "I can not start anything new: {}. Please try again later.",
+                chain(error)
+            )
+        };
+        let key = format!(
+            "refused/{}/{}",
+            request.message.event_id, request.wake.agent
+        );
+        let thread = request.wake.reply_to.thread.clone();
+        self.tell(&Tell {
+            room: request.message.room.clone(),
+            thread,
+            key,
+            text,
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        message: &IncomingMessage,
+        decision: Decision,
+    ) -> Result<(), HandleError> {
+        match decision {
+            Decision::Tell(words) => self.tell(&words).await,
+            Decision::CallOff { of, agents } => {
+                let by = ByWhom {
+                    by: message.sender.clone(),
+                    reason: "The message was taken back.".to_owned(),
+                };
+                let trigger = requests::trigger(message, &of);
+                for agent in agents {
+                    let run = requests::run_id(&self.project, &trigger, &agent);
+                    self.signal(run, &message.event_id, &Signal::Cancel(by.clone()))
+                        .await?;
+                }
+            }
+            Decision::Unroutable { wake, code, reason } => {
+                let request =
+                    requests::build(&self.project, message, wake, None, kit::clock::now()).await;
+                self.park(&request.map_err(HandleError::Request)?, code, &reason)
+                    .await?;
+            }
+            Decision::Wake(_) | Decision::Ignore(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn park(&self, request: &Request, code: &str, reason: &str) -> Result<(), HandleError> {
+        let parked = dead::park_outgoing(&self.project.bus, &request.outgoing, code, reason).await;
+        parked.map_err(HandleError::Park)
+    }
+
+    async fn signal(
+        &self,
+        run: schemas::RunId,
+        cause: &str,
+        signal: &Signal,
+    ) -> Result<(), HandleError> {
+        let id = EventId::new(cause).derive(&format!("{}/{run}", signal.kind()));
+        match signals::give_if_open(&self.project, run, id, signal).await {
+            // Nothing that a person writes can mend it, so it must not hold up what comes after it.
+            Err(error) if error.class() == ErrorClass::Broken => {
+                tracing::error!(error = chain(&error), %run, "a run can not be told");
+                Ok(())
+            }
+            result => result.map_err(HandleError::Signal),
+        }
+    }
+
+    async fn tell(&self, words: &Tell) {
+        tell(&self.sender, self.receiver.name(), words).await;
+    }
+}
+
+fn belongs(request: &Request) -> Started {
+    Started {
+        event_id: request.message.event_id.clone(),
+        agent: request.wake.agent.clone(),
+        run_id: request.run_id,
+    }
+}
+
+/// What was said in a thread before a message, for the agent that the message wakes.
+fn thread_context(lines: &[ThreadLine], event_id: &str) -> Option<String> {
+    let before: Vec<&ThreadLine> = lines
+        .iter()
+        .filter(|line| line.event_id != event_id)
+        .collect();
+    if before.is_empty() {
+        return None;
+    }
+    let mut text = String::from("What was said in this thread before:\n");
+    for line in before {
+        text.push_str("\n\n");
+        text.push_str(&line.sender);
+        text.push_str(":\n");
+        text.push_str(&line.text);
+    }
+    let cut = text.len().saturating_sub(MAX_CONTEXT_BYTES);
+    Some(if cut == 0 {
+        text
+    } else {
+        format!("[…]{}", &text[text.ceil_char_boundary(cut)..])
+    })
+}

@@ -1,0 +1,209 @@
+//! What runs say, into rooms.
+//!
+//! Consumes: `swarm.run.*.say.<channel>`. Emits: messages through the port; the signal `delivered` with the message's id
+//! in the channel. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
+//! id once; the signal's id derives from it too. Ordering: the parts of one answer are sent in order; answers of
+//! different runs are independent. On failure: a room that can not be reached is tried later, without end; a message
+//! that its room does not take is parked.
+
+use std::time::Duration;
+
+use kit::{
+    blobs::BlobError,
+    class::{Classified, ErrorClass},
+    consume::{Delivery, Fate},
+    message::DecodeError,
+};
+use schemas::{Decision, EventId, RunEvent, Signal, event::MessageSent, signal::Delivered};
+
+use super::{
+    Project, SURELY_REMEMBERED,
+    signals::{self, SignalError},
+};
+use crate::{
+    domain::{
+        footer,
+        split::{self, Layout},
+        transaction,
+    },
+    ports::{Body, Deliver, DeliverError, Outgoing},
+};
+
+/// The longest wait that a channel may ask for. It is asked again then.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// Something that was said is not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SayError {
+    /// The decision can not be read.
+    #[error("what is said can not be read")]
+    Decode(#[source] DecodeError),
+    /// The text can not be had.
+    #[error("the text of what is said can not be had")]
+    Blob(#[source] BlobError),
+    /// The channel did not take it.
+    #[error("what is said is not delivered")]
+    Deliver(#[source] DeliverError),
+    /// The run can not be told.
+    #[error("the run can not be told of the delivery")]
+    Signal(#[source] SignalError),
+}
+
+impl Classified for SayError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Decode(_) | Self::Deliver(DeliverError::Refused { .. }) => ErrorClass::Broken,
+            Self::Deliver(DeliverError::Unavailable { .. }) => ErrorClass::Transient,
+            Self::Blob(error) => error.class(),
+            Self::Signal(error) => error.class(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.code(),
+            Self::Deliver(DeliverError::Refused { .. }) => "room_refused",
+            Self::Deliver(DeliverError::Unavailable { .. }) => "room_unavailable",
+            Self::Blob(error) => error.code(),
+            Self::Signal(error) => error.code(),
+        }
+    }
+}
+
+/// Takes what runs say to one channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbound<D> {
+    pub(crate) project: Project,
+    pub(crate) sender: D,
+}
+
+impl<D: Deliver> Outbound<D> {
+    pub(crate) async fn handle(&self, delivery: Delivery) -> Result<Fate, SayError> {
+        match self.say(&delivery).await {
+            Err(SayError::Deliver(DeliverError::Unavailable {
+                retry_after: Some(wait),
+                ..
+            })) => Ok(Fate::Later(wait.min(LONGEST_WAIT))),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Fate::Ack),
+        }
+    }
+
+    async fn say(&self, delivery: &Delivery) -> Result<(), SayError> {
+        let stored = &delivery.stored;
+        let decision: Decision = stored.decode().map_err(SayError::Decode)?;
+        let age = kit::clock::now().duration_since(stored.time);
+        let maybe_sent = delivery.attempt > 1 || age > SURELY_REMEMBERED;
+        for (n, event) in decision.events.iter().enumerate() {
+            let RunEvent::MessageSent(said) = event else {
+                continue;
+            };
+            let external_id = self
+                .send(said, &stored.envelope.id.nth(n), maybe_sent)
+                .await?;
+            let delivered = Signal::Delivered(Delivered {
+                decision_id: stored.envelope.id.clone(),
+                channel: said.to.channel.clone(),
+                room: said.to.room.clone(),
+                external_id,
+            });
+            let id = stored.envelope.id.derive(&format!("delivered/{n}"));
+            let run = said.footer.run_id;
+            signals::give(&self.project, run, id, &delivered)
+                .await
+                .map_err(SayError::Signal)?;
+        }
+        Ok(())
+    }
+
+    /// Sends all parts of a message and gives the id of the first.
+    async fn send(
+        &self,
+        said: &MessageSent,
+        id: &EventId,
+        maybe_sent: bool,
+    ) -> Result<String, SayError> {
+        let text = self
+            .project
+            .blobs
+            .load(&said.text)
+            .await
+            .map_err(SayError::Blob)?;
+        let link = self
+            .project
+            .crew
+            .run_url
+            .as_ref()
+            .map(|url| url.of(&said.footer.run_id));
+        let footer = footer::line(&said.footer, link.as_deref());
+        let mut first = None;
+        for (part, body) in bodies(&text, &footer, &said.footer.run_id.short())
+            .into_iter()
+            .enumerate()
+        {
+            let outgoing = Outgoing {
+                id: transaction::id(id, part),
+                room: said.to.room.clone(),
+                thread: said.to.thread.clone(),
+                body,
+                run_id: Some(said.footer.run_id),
+                notice: false,
+                maybe_sent,
+            };
+            let external_id = self
+                .sender
+                .deliver(&outgoing)
+                .await
+                .map_err(SayError::Deliver)?;
+            first.get_or_insert(external_id);
+        }
+        Ok(first.unwrap_or_default())
+    }
+}
+
+/// What is sent of an answer, in order. The footer stands under the last text.
+fn bodies(text: &str, footer: &str, name: &str) -> Vec<Body> {
+    let with_footer = |text: &str| Body::Text(format!("{}\n\n---\n\n{footer}", text.trim_end()));
+    match split::layout(text) {
+        Layout::Parts(mut parts) => {
+            let last = parts.pop().unwrap_or_default();
+            parts
+                .into_iter()
+                .map(Body::Text)
+                .chain([with_footer(&last)])
+                .collect()
+        }
+        Layout::Attached { teaser, file } => {
+            vec![
+                with_footer(&teaser),
+                Body::File {
+                    name: format!("answer-{name}.md"),
+                    text: file,
+                },
+            ]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_footer_stands_under_the_last_text() {
+        let short = bodies("hello\n", "*lead*", "x");
+        assert_eq!(short, [Body::Text("hello\n\n---\n\n*lead*".to_owned())]);
+        let two = bodies(
+            &format!("{}\n\n{}", "a".repeat(6000), "b".repeat(6000)),
+            "*lead*",
+            "x",
+        );
+        assert_eq!(two.len(), 2);
+        assert!(
+            matches!(&two[1], Body::Text(text) if text.starts_with('b') && text.ends_with("*lead*"))
+        );
+        let long = bodies(&"word ".repeat(20_000), "*lead*", "x");
+        assert!(matches!(&long[0], Body::Text(text) if text.ends_with("*lead*")));
+        assert!(matches!(&long[1], Body::File { name, .. } if name == "answer-x.md"));
+    }
+}

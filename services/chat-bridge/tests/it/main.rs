@@ -1,0 +1,17 @@
+//! Tests against a real homeserver and a real bus.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test is made of fails by panicking, like the test itself"
+)]
+
+mod bridge;
+mod chaos;
+mod matrix;
+mod process;
+mod world;
+
+#[path = "../../../../tests/src/person.rs"]
+pub mod person;
+#[path = "../../../../tests/src/synapse.rs"]
+pub mod synapse;

@@ -1,0 +1,329 @@
+//! A bus, a homeserver, a crew's files, a bridge and a runner that answers everything at once.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+
+use chat_bridge::{Config, Deps};
+use kit::{
+    bus::Bus,
+    config::Env,
+    consume::{self, Delivery, Fate, Options},
+    consumer,
+    crew::Crew,
+    for_test::TestBus,
+    identity::Service,
+    journal::{AppendError, Journal, STREAM},
+    message::{Outgoing, Stored},
+    service::Context,
+};
+use schemas::{
+    Decision, Envelope, RunEvent, RunId, Subject,
+    envelope::DECISION_TYPE,
+    event::{Finished, Footer, MessageSent, Requested, Totals},
+    ids::Token,
+    subject::filter,
+};
+
+use crate::{
+    person::Person,
+    process::BridgeProcess,
+    synapse::{RateLimits, Synapse},
+};
+
+/// Generous: the machine may build something else at the same time.
+pub(crate) const WITHIN: Duration = Duration::from_mins(1);
+
+/// A room of `team.yaml`.
+pub(crate) struct Room {
+    pub(crate) name: &'static str,
+    pub(crate) id: String,
+    pub(crate) mode: &'static str,
+}
+
+/// Everything but people and rooms.
+pub(crate) struct World {
+    pub(crate) bus: TestBus,
+    pub(crate) synapse: Synapse,
+    runner: Option<Context>,
+    bridge: Option<Context>,
+    password: String,
+}
+
+impl World {
+    pub(crate) async fn new(limits: RateLimits) -> Self {
+        show_log();
+        let (bus, synapse) = tokio::join!(TestBus::with_streams(), Synapse::start_with(limits));
+        let synapse = synapse.unwrap();
+        let password = synapse.register("crew").await.unwrap();
+        Self {
+            bus,
+            synapse,
+            runner: None,
+            bridge: None,
+            password,
+        }
+    }
+
+    pub(crate) async fn person(&self, name: &str) -> Person {
+        let password = self.synapse.register(name).await.unwrap();
+        Person::log_in(&self.synapse.url(), name, &password)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) fn crew_id(&self) -> String {
+        self.synapse.user_id("crew")
+    }
+
+    /// Writes the project's files: agents `lead`, `scout` and `coder`, of which the last may speak nowhere.
+    pub(crate) fn write_project(&self, allow: &[&str], rooms: &[Room]) {
+        let folder = self.project();
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut list = String::new();
+        for room in rooms {
+            let agents = if room.mode == "listen" {
+                ""
+            } else {
+                "\n        agents: [lead, scout]\n        default: lead"
+            };
+            write!(
+                list,
+                "\n      - name: {}\n        id: \"{}\"\n        mode: {}{agents}",
+                room.name, room.id, room.mode
+            )
+            .unwrap();
+        }
+        let allow: Vec<String> = allow.iter().map(|user| format!("\"{user}\"")).collect();
+        let audit = if rooms.iter().any(|room| room.name == "audit") {
+            "\n    audit_room: audit"
+        } else {
+            ""
+        };
+        let team = format!(
+            "project: {}\ntime_zone: UTC\nagents:\n  - name: lead\n  - name: scout\n  - name: coder\nchannels:\n  \
+             terminal:\n    allow: local\n    agents: [lead, scout]\n    default: lead\n  matrix:\n    homeserver: {}\n    \
+             user: \"{}\"\n    password_file: password\n    allow: [{}]{audit}\n    rooms:{list}\nlimits:\n  \
+             max_steps: 9\n  max_handoff_depth: 2\n  max_handoffs: 6\n  max_repeats: 3\n  deadline: 90m\n  \
+             max_tokens: 1000\n  max_messages_without_human: 10\nconsole:\n  run_url: https://console.test/runs/{{run_id}}\n",
+            kit::for_test::PROJECT,
+            self.synapse.url(),
+            self.crew_id(),
+            allow.join(", "),
+        );
+        let models = "routes:\n  play:\n    provider: rehearsal\n    model: any\n    context_window: 100000\n    max_output_tokens: 4000\n";
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("team.yaml", &team);
+        write("models.yaml", models);
+        write("password", &self.password);
+        let names: Vec<&str> = rooms
+            .iter()
+            .filter(|room| room.mode != "listen")
+            .map(|room| room.name)
+            .collect();
+        for agent in ["lead", "scout", "coder"] {
+            let rooms = if agent == "coder" {
+                "terminal".to_owned()
+            } else {
+                format!("terminal, {}", names.join(", "))
+            };
+            let scope = format!(
+                "harness: native\nlifecycle: resident\nmodels: [play]\ntools: [read]\nrooms: [{rooms}]\nrepositories: []\n"
+            );
+            write(&format!("agents/{agent}/capabilities.yaml"), &scope);
+            write(&format!("agents/{agent}/persona.md"), "You help.\n");
+        }
+    }
+
+    fn project(&self) -> PathBuf {
+        self.bus.folder().join("project")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.bus.folder().join("state")
+    }
+
+    /// Starts the bridge in this process.
+    pub(crate) async fn start_bridge(&mut self) -> Context {
+        let bus = self.bus.bus(Service::ChatBridge).await;
+        let crew =
+            Arc::new(Crew::load(self.project()).unwrap_or_else(|problems| panic!("{problems:#?}")));
+        let config = Config {
+            folder: self.state(),
+            env: Env::default(),
+        };
+        let context = Context::new("chat-bridge");
+        let service = chat_bridge::run(config, Deps { bus, crew }, context.clone());
+        context.spawn_vital("service", service);
+        self.bridge = Some(context.clone());
+        context
+    }
+
+    /// Starts the bridge as a process of its own.
+    pub(crate) fn start_bridge_process(&self) -> BridgeProcess {
+        BridgeProcess::start(
+            &self.bus.url(),
+            &self.bus.creds(Service::ChatBridge),
+            &self.project(),
+            &self.state(),
+        )
+    }
+
+    /// Starts a runner that answers every request with "answer: " and its prompt. A prompt that begins with `hold` is
+    /// never answered.
+    pub(crate) async fn start_runner(&mut self) {
+        let bus = self.bus.bus(Service::AgentRunner).await;
+        let context = Context::new("agent-runner");
+        let options = Options {
+            max_in_flight: 16,
+            progress_every: None,
+        };
+        let journal = Journal::new(&bus);
+        consume::spawn(
+            &context,
+            &bus,
+            consumer::RUNNER_WAKE,
+            options,
+            move |delivery: Delivery| {
+                let journal = journal.clone();
+                async move { answer(&journal, &delivery.stored).await }
+            },
+        );
+        self.runner = Some(context);
+    }
+
+    /// A reader of the log.
+    pub(crate) async fn log(&self) -> Log {
+        Log {
+            bus: self.bus.bus(Service::RunCorrelator).await,
+        }
+    }
+
+    /// Ends what runs in this process, in order.
+    pub(crate) async fn end(mut self) {
+        for context in [self.bridge.take(), self.runner.take()]
+            .into_iter()
+            .flatten()
+        {
+            context.begin_shutdown();
+            assert!(
+                context.drain(WITHIN).await,
+                "{} did not end",
+                context.name()
+            );
+        }
+    }
+}
+
+/// Shows the log when the test fails, or with `--nocapture`.
+pub(crate) fn show_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter =
+        filter.unwrap_or_else(|_| "warn,chat_bridge=debug,matrix_sdk::http_client=off".into());
+    // Only the first test of a process installs it.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
+}
+
+async fn answer(journal: &Journal, request: &Stored) -> Result<Fate, AppendError> {
+    let decision: Decision = request.decode().unwrap();
+    let RunEvent::Requested(requested) = &decision.events[0] else {
+        panic!("no request: {decision:?}")
+    };
+    let text = requested.prompt.preview();
+    if text.starts_with("hold") {
+        return Ok(Fate::Ack);
+    }
+    let run = request.run_id().unwrap();
+    let totals = Totals {
+        model_calls: 1,
+        millis: 1500,
+        ..Totals::default()
+    };
+    let said = format!("answer: {text}");
+    let events = vec![
+        RunEvent::MessageSent(MessageSent {
+            to: requested.reply_to.clone().unwrap(),
+            text: said.clone().into(),
+            footer: Footer {
+                agent: requested.agent.clone(),
+                run_id: run,
+                totals,
+                rehearsal: true,
+            },
+        }),
+        RunEvent::Finished(Finished {
+            answer: said.into(),
+            totals,
+        }),
+    ];
+    let id = request.envelope.id.derive("answer");
+    let envelope = Envelope::new(id, DECISION_TYPE, "test", kit::clock::now());
+    let channel = Token::try_new(requested.reply_to.as_ref().unwrap().channel.clone()).unwrap();
+    let outgoing =
+        Outgoing::decision(Subject::Say(run, channel), envelope, &Decision { events }).unwrap();
+    match journal.append(run, request.sequence, outgoing).await {
+        Ok(_) | Err(AppendError::Conflict { .. }) => Ok(Fate::Ack),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the log as `run-correlator` may.
+pub(crate) struct Log {
+    bus: Bus,
+}
+
+impl Log {
+    /// What is stored under a filter, in order.
+    pub(crate) async fn all(&self, stream: &str, filter: &str) -> Vec<Stored> {
+        let page = self.bus.scan_all(stream, filter, 1).await.unwrap();
+        page.iter()
+            .map(|message| message.stored().unwrap())
+            .collect()
+    }
+
+    /// Every run that was requested.
+    pub(crate) async fn runs(&self) -> BTreeMap<RunId, Requested> {
+        let mut runs = BTreeMap::new();
+        for stored in self.all(STREAM, filter::RUNS).await {
+            if !stored.has("requested") {
+                continue;
+            }
+            let decision: Decision = stored.decode().unwrap();
+            for event in decision.events {
+                if let RunEvent::Requested(requested) = event {
+                    let earlier = runs.insert(stored.run_id().unwrap(), *requested);
+                    assert!(earlier.is_none(), "a run was requested twice");
+                }
+            }
+        }
+        runs
+    }
+
+    /// Every signal of a kind.
+    pub(crate) async fn signals(&self, kind: &str) -> Vec<Stored> {
+        let all = self.all(STREAM, filter::SIGNALS).await;
+        all.into_iter()
+            .filter(|stored| stored.envelope.kind == kind)
+            .collect()
+    }
+}
+
+/// Waits until `look` gives something.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not in time: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
