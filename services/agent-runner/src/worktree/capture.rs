@@ -34,44 +34,57 @@ pub(super) const INDEX: &str = "capture.index";
 
 /// Updates the index by the two lists on standard input, of which the first has `$1` bytes, and writes the tree.
 const CAPTURE: &str = r#"
-head -c "$1" | git update-index -z --force-remove --stdin
+removed=$1
+shift
+head -c "$removed" | git update-index -z --force-remove --stdin
 git update-index -z --add --remove --replace --stdin
-git write-tree
+tree=$(git write-tree)
 "#;
 
-/// The worktree's content as a tree.
+/// What is done with the tree once it is there, in the same sandbox, because each costs as much as a small git command.
+pub(super) struct Then<'a> {
+    /// Names it in errors.
+    pub(super) doing: &'static str,
+    /// A script that finds the tree in `$tree`.
+    pub(super) script: &'a str,
+    /// The script's arguments.
+    pub(super) args: &'a [&'a str],
+    /// Who commits.
+    pub(super) identity: Vec<(&'static str, String)>,
+}
+
+/// What came of taking the worktree.
 pub(super) struct Captured {
-    /// The tree's name.
-    pub(super) tree: String,
-    /// What is not in it although it is not ignored.
+    /// What the script printed.
+    pub(super) words: Vec<String>,
+    /// What is not in the tree although it is not ignored.
     pub(super) left_out: Vec<LeftOut>,
 }
 
 impl Worktree {
     /// Takes the worktree as it is. The caller has it for itself.
-    pub(super) async fn capture(&self) -> Result<Captured, SnapshotError> {
+    pub(super) async fn capture(&self, then: Then<'_>) -> Result<Captured, SnapshotError> {
         clear_locks(&self.slot.git_dir());
         let (files, tracked) = (Arc::clone(&self.files), self.tracked().await?);
         let plan = tokio::task::spawn_blocking(move || Plan::make(&files, &tracked)).await;
         let plan = plan.map_err(|_| SnapshotError::Interrupted)??;
         let removed = lines(&plan.remove);
-        let script = Call::script("take the worktree", CAPTURE, [removed.len().to_string()])
+        let size = removed.len().to_string();
+        let args = [size.as_str()].into_iter().chain(then.args.iter().copied());
+        let script = Call::script(then.doing, &format!("{CAPTURE}{}", then.script), args)
             .writing()
             .tree(Access::ReadOnly)
             .env("GIT_INDEX_FILE", index())
             .stdin([removed, lines(&plan.take)].concat());
-        let mut words = self.git.words(script).await?;
-        match (words.pop(), words.pop()) {
-            (Some(tree), None) => Ok(Captured {
-                tree,
-                left_out: plan.left_out,
-            }),
-            (last, _) => Err(GitError::Answer {
-                doing: "take the worktree",
-                answer: last.unwrap_or_default(),
-            }
-            .into()),
-        }
+        let script = then
+            .identity
+            .into_iter()
+            .fold(script, |script, (name, value)| script.env(name, value));
+        let words = self.git.words(script).await?;
+        Ok(Captured {
+            words,
+            left_out: plan.left_out,
+        })
     }
 
     async fn tracked(&self) -> Result<Vec<Tracked>, GitError> {

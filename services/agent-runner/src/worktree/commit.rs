@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     CommitId, Worktree,
-    capture::INDEX,
+    capture::{INDEX, Then},
     git::{Call, GitError, identity},
     mirror::MirrorError,
     snapshot::{SnapshotError, answer, commit_id},
@@ -17,15 +17,15 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// The trailer that names the run.
 const TRAILER: &str = "Run-Id";
 
-/// Commits tree `$1` with the message on standard input, for run `$2`. Index `$3` is then that of the branch's head.
+/// Commits the tree with message `$1`, for run `$2`. Index `$3` is then that of the branch's head.
 const COMMIT: &str = r#"
 head=$(git rev-parse --verify HEAD)
-message=$(git interpret-trailers --no-divider --trailer "Run-Id: $2")
-if [ "$(git rev-parse --verify "HEAD^{tree}")" = "$1" ]; then
+message=$(git interpret-trailers --no-divider --trailer "Run-Id: $2" <<< "$1")
+if [ "$(git rev-parse --verify "HEAD^{tree}")" = "$tree" ]; then
     if [ "$(git log -1 --format=%B)" = "$message" ]; then echo again "$head"; else echo nothing "$head"; fi
     exit 0
 fi
-commit=$(git commit-tree "$1" -p "$head" <<< "$message")
+commit=$(git commit-tree "$tree" -p "$head" <<< "$message")
 cp "$GIT_DIR/$3" "$GIT_DIR/index"
 git update-ref HEAD "$commit" "$head"
 echo made "$commit"
@@ -79,16 +79,19 @@ impl Worktree {
     pub async fn commit(&self, message: &str, author: &Author) -> Result<Commit, CommitError> {
         let message = clean(message)?;
         let _alone = self.exclusive().await;
-        let tree = self.capture().await?.tree;
-        let name = author.agent.as_str();
+        let (name, run_id) = (author.agent.as_str(), self.run_id.to_string());
         let email = format!("{name}@agents.nightcrew.invalid");
-        let call = Call::script("commit", COMMIT, [&tree, &self.run_id.to_string(), INDEX])
-            .writing()
-            .stdin(message);
-        let call = identity(name, &email, author.at.as_second())
-            .into_iter()
-            .fold(call, |call, (name, value)| call.env(name, value));
-        let words = self.git.words(call).await?;
+        let identity = identity(name, &email, author.at.as_second());
+        let args = &[message.as_str(), &run_id, INDEX];
+        let words = self
+            .capture(Then {
+                doing: "commit",
+                script: COMMIT,
+                args,
+                identity,
+            })
+            .await?
+            .words;
         match <[String; 2]>::try_from(words) {
             Ok([what, commit]) => {
                 let commit = commit_id("commit", commit)?;

@@ -2,8 +2,9 @@
 
 use super::{
     Changes, Worktree, WorktreePath,
+    capture::Then,
     git::{Call, GitError},
-    snapshot::SnapshotError,
+    snapshot::{SnapshotError, answer},
 };
 use crate::sandbox::Keep;
 
@@ -50,7 +51,15 @@ impl Worktree {
         path: Option<&WorktreePath>,
     ) -> Result<Changes, HistoryError> {
         let _alone = self.exclusive().await;
-        let tree = self.capture().await?.tree;
+        let then = Then {
+            doing: "compare the worktree",
+            script: r#"echo "$tree""#,
+            args: &[],
+            identity: Vec::new(),
+        };
+        let words = self.capture(then).await?.words;
+        let [tree] = <[String; 1]>::try_from(words)
+            .map_err(|words| answer("compare the worktree", words.join(" ")))?;
         let from = match from {
             From::Head => "HEAD",
             From::Base => self.base.as_str(),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Changes, CommitId, FileError, SnapshotRef, Worktree,
+    capture::Then,
     git::{Call, GitError, identity},
 };
 use crate::sandbox::{Keep, SandboxError};
@@ -16,13 +17,13 @@ const MAX_BUNDLE_BYTES: usize = 64 << 20;
 /// The newest snapshot of this worktree; what it holds is known to be derived from that.
 pub(super) const SNAPSHOT: &str = "refs/nightcrew/snapshot";
 
-/// Commits tree `$1` on top of snapshot `$2`, whose branch head was `$3`. Prints commit and head; nothing when nothing changed.
+/// Commits the tree on top of snapshot `$1`, whose branch head was `$2`. Prints commit and head; nothing when nothing changed.
 const SAVE: &str = r#"
 head=$(git rev-parse --verify HEAD)
-if [ "$head" = "$3" ] && [ "$(git rev-parse --verify "$2^{tree}")" = "$1" ]; then exit 0; fi
-parents=(-p "$2")
-git merge-base --is-ancestor "$head" "$2" || parents+=(-p "$head")
-commit=$(git commit-tree "$1" "${parents[@]}" -m "Worktree of run $RUN_ID")
+if [ "$head" = "$2" ] && [ "$(git rev-parse --verify "$1^{tree}")" = "$tree" ]; then exit 0; fi
+parents=(-p "$1")
+git merge-base --is-ancestor "$head" "$1" || parents+=(-p "$head")
+commit=$(git commit-tree "$tree" "${parents[@]}" -m "Worktree of run $RUN_ID")
 git update-ref refs/nightcrew/snapshot "$commit"
 echo "$commit" "$head"
 "#;
@@ -80,7 +81,7 @@ pub enum Why {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// git failed.
-    #[error("the worktree could not be saved")]
+    #[error("the worktree could not be taken")]
     Git(#[from] GitError),
     /// Its files could not be found.
     #[error("the worktree's files could not be found")]
@@ -137,23 +138,24 @@ impl Worktree {
         previous: Option<&SnapshotRef>,
     ) -> Result<Option<Snapshot>, SnapshotError> {
         let _alone = self.exclusive().await;
-        let captured = self.capture().await?;
         let (prerequisite, head) = previous.map_or((&self.base, &self.base), |saved| {
             (&saved.commit, &saved.head)
         });
-        let save = Call::script(
-            "save the worktree",
-            SAVE,
-            [&captured.tree, prerequisite.as_str(), head.as_str()],
-        );
-        let save = identity("Nightcrew", "snapshot@nightcrew.invalid", 0)
-            .into_iter()
-            .fold(save.writing(), |save, (name, value)| save.env(name, value));
-        let words = self.git.words(save).await?;
-        let [commit, head] = match <[String; 2]>::try_from(words) {
-            Ok(words) => words.map(|word| commit_id("save the worktree", word)),
+        let doing = "save the worktree";
+        let args = &[prerequisite.as_str(), head.as_str()];
+        let identity = identity("Nightcrew", "snapshot@nightcrew.invalid", 0);
+        let captured = self
+            .capture(Then {
+                doing,
+                script: SAVE,
+                args,
+                identity,
+            })
+            .await?;
+        let [commit, head] = match <[String; 2]>::try_from(captured.words) {
+            Ok(words) => words.map(|word| commit_id(doing, word)),
             Err(words) if words.is_empty() => return Ok(None),
-            Err(words) => return Err(answer("save the worktree", words.join(" ")).into()),
+            Err(words) => return Err(answer(doing, words.join(" ")).into()),
         };
         let (commit, head) = (commit?, head?);
         let (bundle, changes) = tokio::try_join!(self.bundle(prerequisite), async {
