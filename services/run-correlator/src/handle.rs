@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kit::class::{Classified, ErrorClass};
 use kit::consume::{Delivery, Fate};
 use schemas::RunId;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Archiver, PurgeError};
 use crate::project::{Message, ProjectError, Projector};
@@ -20,6 +22,10 @@ use crate::read;
 /// Messages that are handled at once, and so the most that a batch holds. Each waits for one write, of all its run's
 /// messages; a few hundred keep the writes busy.
 pub(crate) const IN_HAND: usize = 512;
+
+/// How long a batch waits for more. A run takes several steps at once at its beginning and end; written together they cost one
+/// synced write. Nobody waits for a summary.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// A message was not handled.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +90,18 @@ impl Handler {
     }
 }
 
-/// Takes what is there, writes it, answers, and begins again: the busier it is, the larger the batches. Ends when no handler
-/// is left.
+/// Takes what comes within a moment, writes it, answers, and begins again. Ends when no handler is left.
 pub(crate) async fn project(mut projector: Projector, mut jobs: mpsc::Receiver<Job>) {
     let mut batch = Vec::with_capacity(IN_HAND);
     while jobs.recv_many(&mut batch, IN_HAND).await > 0 {
+        let until = Instant::now() + LINGER;
+        while batch.len() < IN_HAND {
+            let room = IN_HAND - batch.len();
+            match timeout_at(until, jobs.recv_many(&mut batch, room)).await {
+                Ok(more) if more > 0 => {}
+                _ => break,
+            }
+        }
         let mut messages: HashMap<_, Vec<_>> = HashMap::new();
         let mut waiting = Vec::with_capacity(batch.len());
         for job in batch.drain(..) {

@@ -206,7 +206,9 @@ async fn bring_up(
     known: Option<Kept>,
     messages: &[Message],
 ) -> Result<Option<Kept>, ProjectError> {
-    let mut known = known;
+    // A run's first message has no summary before it. Where that is wrong, the write is refused and the summary read.
+    let is_first = messages.first().is_some_and(|first| first.after == Some(0));
+    let mut known = known.or_else(|| is_first.then(Kept::default));
     for _ in 0..CONFLICTS {
         let kept = match known.take() {
             Some(kept) => kept,

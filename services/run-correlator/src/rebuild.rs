@@ -14,6 +14,10 @@ use crate::summaries;
 /// How often a page is folded again of which a summary could not be written.
 const ATTEMPTS: u32 = 5;
 
+/// Pages of the log that are folded before their runs are written: a run that lies in two pages is then mostly written once.
+/// A page has a few megabytes at most.
+const PAGES_AT_ONCE: usize = 8;
+
 /// The summaries could not be made anew. Those that are not there yet come with the next try.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
@@ -67,19 +71,22 @@ async fn fill(bus: &Bus) -> Result<Rebuilt, RebuildError> {
     let store = store.map_err(|error| RebuildError::Bucket(Box::new(error)))?;
     let mut projector = Projector::new(bus.clone(), store);
     let mut from = Some(1);
-    while let Some(next) = from {
-        let page = bus.scan(STREAM, filter::RUNS, next).await?;
+    while from.is_some() {
         let mut messages: HashMap<_, Vec<_>> = HashMap::new();
-        for message in &page.messages {
-            // One that is no message of ours belongs to no run that has a summary.
-            if let Ok(stored) = message.stored()
-                && let Some(run) = stored.run_id()
-            {
-                messages.entry(run).or_default().push(Message::of(&stored));
+        for _ in 0..PAGES_AT_ONCE {
+            let Some(next) = from else { break };
+            let page = bus.scan(STREAM, filter::RUNS, next).await?;
+            for message in &page.messages {
+                // One that is no message of ours belongs to no run that has a summary.
+                if let Ok(stored) = message.stored()
+                    && let Some(run) = stored.run_id()
+                {
+                    messages.entry(run).or_default().push(Message::of(&stored));
+                }
             }
+            from = page.next;
         }
         take(&mut projector, messages).await?;
-        from = page.next;
     }
     Ok(Rebuilt {
         runs: kept(bus).await?,

@@ -6,7 +6,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod archives;
 mod gaps;
+mod keeping;
+mod log;
+mod reading;
 mod story;
 mod summaries;
 mod timelines;

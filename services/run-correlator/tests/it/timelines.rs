@@ -67,7 +67,7 @@ fn work() -> Work {
     }
 }
 
-fn fixing() -> Story {
+pub(crate) fn fixing() -> Story {
     let changed = FileChanged {
         call_id: "t1".to_owned(),
         path: "src/price.rs".to_owned(),
