@@ -10,6 +10,7 @@ mod journal;
 mod stage;
 
 use std::{
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use std::{
 use anyhow::Context as _;
 use owo_colors::{OwoColorize as _, Stream};
 use schemas::{RunEvent, event::ToolCalled};
+use tempfile::TempDir;
 
 use crate::person::transcript;
 use checks::Checks;
@@ -49,22 +51,33 @@ pub fn main(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(play(options)) {
+    let folder = match TempDir::with_prefix("nightcrew-demo-") {
+        Ok(folder) => folder,
+        Err(error) => {
+            tell(&format!("the demo has no folder to play in: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(play(options, folder.path())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            tell(&format!("\nwhat every part logged is kept in {}", folder.keep().display()));
             tell(&format!("\n{} {error:#}", "the demo FAILED:".if_supports_color(Stream::Stdout, |text| text.red())));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn play(options: &Options) -> anyhow::Result<()> {
+async fn play(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     heading("The stage");
-    let stage = Stage::set().await?;
+    let stage = Stage::set(folder).await?;
     let mut crew = Crew::start(&stage).await?;
     let mut log = Follower::start(&stage, &crew).await?;
     crew.start_runner().await?;
+    for room in [&stage.room, &stage.audit] {
+        stage.person.wait_for_member(room, &stage.bot, PATIENCE).await?;
+    }
 
     heading("What happens");
     let asked = stage.person.say(&stage.room, REQUEST).await?;

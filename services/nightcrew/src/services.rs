@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use kit::{
     bus::{Bus, BusConfig},
-    clock, http,
+    clock,
+    config::Env,
+    http,
     identity::Identity,
     logs::LogSink,
     service::Context,
@@ -24,13 +26,15 @@ pub enum Name {
     BudgetProxy,
     /// Runs agents.
     AgentRunner,
+    /// Brings chat rooms and the crew together.
+    ChatBridge,
     /// Plays a model when no key is configured.
     Rehearsal,
 }
 
 impl Name {
     /// All of them, in the order in which they start.
-    pub const ALL: [Self; 4] = [Self::Rehearsal, Self::Issuer, Self::BudgetProxy, Self::AgentRunner];
+    pub const ALL: [Self; 5] = [Self::Rehearsal, Self::Issuer, Self::BudgetProxy, Self::AgentRunner, Self::ChatBridge];
 
     /// The service's name.
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +42,7 @@ impl Name {
             Self::Issuer => "issuer",
             Self::BudgetProxy => "budget-proxy",
             Self::AgentRunner => "agent-runner",
+            Self::ChatBridge => "chat-bridge",
             Self::Rehearsal => "rehearsal",
         }
     }
@@ -110,6 +115,14 @@ impl Surroundings {
                     state_dir: runner_state(&self.project),
                 };
                 context.spawn_vital("run", agent_runner::run(config, deps, own));
+            }
+            Name::ChatBridge => {
+                let deps = chat_bridge::Deps {
+                    bus: self.connect(Service::ChatBridge).await?,
+                    crew: Arc::clone(&self.project.crew),
+                };
+                let config = chat_bridge::Config { folder: self.project.state("chat"), env: Env::from_process() };
+                context.spawn_vital("run", chat_bridge::run(config, deps, own));
             }
         }
         Ok(())

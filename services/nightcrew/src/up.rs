@@ -12,7 +12,7 @@ use kit::{
     crew::Upstream,
     identity,
     nats_server::{Lifetime, NatsServer, Settings},
-    service::{self, Context},
+    service::{self, Check, Context},
     streams::{self, StreamOptions},
     telemetry::{self, TelemetryConfig},
 };
@@ -64,8 +64,11 @@ pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<(
             surroundings.start(name, &process, listener).await?;
         }
         process.ready();
-        process.health.until_ready().await;
+        until_started(&process).await;
         announce(&surroundings);
+        for problem in process.health.report().problems() {
+            say(&format!("not well: {problem}"));
+        }
         process.shutdown.cancelled().await;
         anyhow::Ok(())
     };
@@ -111,7 +114,7 @@ pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow
         };
         surroundings.start(options.name, &process, listener).await?;
         process.ready();
-        process.health.until_ready().await;
+        until_started(&process).await;
         tracing::info!("ready");
         process.shutdown.cancelled().await;
         anyhow::Ok(())
@@ -173,6 +176,16 @@ fn endpoints(surroundings: &Surroundings) -> Endpoints {
         nats_url: surroundings.nats_url.clone(),
         proxy_url: surroundings.proxy_url.clone(),
         rehearsal_url: surroundings.rehearsal_url.clone(),
+    }
+}
+
+/// Waits until every service has started. One that has, and is not well, does not keep the others from being used.
+async fn until_started(process: &Context) {
+    let mut checks = process.health.subscribe();
+    while checks.borrow_and_update().values().any(|check| *check == Check::Starting) {
+        if checks.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const BOT: &str = "nightcrew";
 
 /// What the demo plays on.
 pub(crate) struct Stage {
-    folder: TempDir,
+    folder: PathBuf,
     pub(crate) synapse: Synapse,
     pub(crate) person: Person,
     pub(crate) bot: String,
@@ -31,9 +31,9 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Sets everything up but the crew.
-    pub(crate) async fn set() -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix("nightcrew-demo-")?;
-        let synapse = Synapse::start_in(&folder.path().join("synapse")).await?;
+    pub(crate) async fn set(folder: &Path) -> anyhow::Result<Self> {
+        let folder = folder.to_owned();
+        let synapse = Synapse::start_in(&folder.join("synapse")).await?;
         tell(&format!("Synapse, a real Matrix homeserver, is up at {}", synapse.url()));
         let bot_password = synapse.register(BOT).await?;
         let password = synapse.register(PERSON).await?;
@@ -52,7 +52,7 @@ impl Stage {
 
     /// Where everything of this demo is.
     pub(crate) fn dir(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// The project folder.
