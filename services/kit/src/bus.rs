@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::{ConnectErrorKind, ConnectOptions, Event};
 use schemas::ProjectId;
+use schemas::ids::{InvalidName, Token};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
@@ -88,6 +89,9 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
+    /// The service's name can not stand in a subject.
+    #[error("a service can not be called that")]
+    Service(#[source] InvalidName),
     /// An address is none.
     #[error("`{urls}` is not a list of NATS servers")]
     Address {
@@ -148,6 +152,7 @@ impl Classified for ConnectError {
     fn code(&self) -> &'static str {
         match self {
             Self::Credentials { .. } => "bus_credentials",
+            Self::Service(_) => "bus_service",
             Self::Address { .. } => "bus_address",
             Self::Unreachable { .. } => "bus_unreachable",
             Self::Unauthorized { .. } => "bus_unauthorized",
@@ -166,7 +171,7 @@ pub struct Bus {
 struct Shared {
     client: async_nats::Client,
     jetstream: Context,
-    service: String,
+    service: Token,
     project: ProjectId,
     connection: watch::Receiver<Connection>,
     refusals: watch::Receiver<Option<String>>,
@@ -176,6 +181,7 @@ struct Shared {
 impl Bus {
     /// Connects, or says why it can not. Once connected it reconnects for as long as it lives.
     pub async fn connect(config: &BusConfig) -> Result<Self, ConnectError> {
+        let service = Token::try_new(&config.service).map_err(ConnectError::Service)?;
         let (up, connection) = watch::channel(Connection::Up {
             since: Instant::now(),
         });
@@ -192,7 +198,7 @@ impl Bus {
             shared: Arc::new(Shared {
                 client,
                 jetstream,
-                service: config.service.clone(),
+                service,
                 project: config.project.clone(),
                 connection,
                 refusals,
@@ -213,6 +219,11 @@ impl Bus {
 
     /// Who is connected.
     pub fn service(&self) -> &str {
+        self.shared.service.as_str()
+    }
+
+    /// Who is connected, as a token of subjects.
+    pub fn service_token(&self) -> &Token {
         &self.shared.service
     }
 

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::Bus;
 use crate::pull::{Pulled, Puller};
-use crate::service::Context;
+use crate::service::{Context, Health};
 use crate::streams::{self, EnsureError};
 
 pub use crate::class::{Classified, ErrorClass};
@@ -75,8 +75,44 @@ where
     F: Future<Output = Result<Fate, E>> + Send + 'static,
     E: Classified + Send + Sync + 'static,
 {
+    read(bus, consumer, options, handler, shutdown, tracker, None).await
+}
+
+/// Starts [`run`] as a vital task of a service, whose health is red while a message can not be parked.
+pub fn spawn<H, F, E>(context: &Context, bus: &Bus, consumer: Durable, options: Options, handler: H)
+where
+    H: Fn(Delivery) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Fate, E>> + Send + 'static,
+    E: Classified + Send + Sync + 'static,
+{
+    let reading = read(
+        bus.clone(),
+        consumer,
+        options,
+        handler,
+        context.shutdown.clone(),
+        context.tasks.clone(),
+        Some(context.health.clone()),
+    );
+    context.spawn_vital(consumer.name, reading);
+}
+
+async fn read<H, F, E>(
+    bus: Bus,
+    consumer: Durable,
+    options: Options,
+    handler: H,
+    shutdown: CancellationToken,
+    tracker: TaskTracker,
+    health: Option<Health>,
+) -> Result<(), ConsumeError>
+where
+    H: Fn(Delivery) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Fate, E>> + Send + 'static,
+    E: Classified + Send + Sync + 'static,
+{
     let reader = Reader {
-        work: Work::new(bus.clone(), consumer, options, handler),
+        work: Work::new(bus.clone(), consumer, options, handler, health),
         places: Arc::new(Semaphore::new(options.max_in_flight)),
         options,
         tracker,
@@ -97,24 +133,6 @@ where
     give_back(puller).await;
     reader.finish().await;
     Ok(())
-}
-
-/// Starts [`run`] as a vital task of a service.
-pub fn spawn<H, F, E>(context: &Context, bus: &Bus, consumer: Durable, options: Options, handler: H)
-where
-    H: Fn(Delivery) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Fate, E>> + Send + 'static,
-    E: Classified + Send + Sync + 'static,
-{
-    let reading = run(
-        bus.clone(),
-        consumer,
-        options,
-        handler,
-        context.shutdown.clone(),
-        context.tasks.clone(),
-    );
-    context.spawn_vital(consumer.name, reading);
 }
 
 struct Reader<H> {

@@ -12,7 +12,6 @@ use async_nats::jetstream::{self, ErrorCode};
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use schemas::dead::{DeadLetter, MAX_BODY_BYTES};
-use schemas::ids::Token;
 use schemas::subject::filter;
 use schemas::{Envelope, EventId, Subject};
 use serde_json::json;
@@ -227,32 +226,11 @@ pub async fn park_outgoing(
 }
 
 async fn publish(bus: &Bus, id: &EventId, letter: &DeadLetter) -> Result<(), ParkError> {
-    let source = bus.service();
-    let envelope = Envelope::new(id.derive(KIND), KIND, source, clock::now());
-    let subject = Subject::Dead(token(source));
+    let envelope = Envelope::new(id.derive(KIND), KIND, bus.service(), clock::now());
+    let subject = Subject::Dead(bus.service_token().clone());
     let outgoing = Outgoing::json(subject, envelope, letter).map_err(ParkError::Encode)?;
     bus.publish(&outgoing).await.map_err(ParkError::Publish)?;
     Ok(())
-}
-
-/// The service as a subject token. Names that are none are not used; whoever has one still parks.
-fn token(service: &str) -> Token {
-    let cleaned = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '_'
-        }
-    };
-    let name = || {
-        format!(
-            "_{}",
-            service.chars().take(40).map(cleaned).collect::<String>()
-        )
-    };
-    Token::try_new(service)
-        .or_else(|_| Token::try_new(name()))
-        .unwrap_or_else(|_| unreachable!("an underscore and letters are a token"))
 }
 
 fn headers(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {

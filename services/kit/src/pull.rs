@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::bus::{Bus, Connection};
 use crate::consumer::Durable;
 
-/// How long a request waits at the server. It is asked again after that, so a request that was lost unnoticed costs
-/// no more.
-const EXPIRES: Duration = Duration::from_secs(30);
+/// How long a request waits at the server before it is asked again. Shorter than the shortest ack wait, 3 s: what a
+/// process that was stopped had in hand must not be delivered to its own waiting requests once more.
+const EXPIRES: Duration = Duration::from_secs(2);
 
 /// How often the server says that a request still waits.
 const HEARTBEAT: Duration = Duration::from_secs(1);

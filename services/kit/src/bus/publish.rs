@@ -1,5 +1,6 @@
 //! Publishing with an ack, and what the ack can say.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
@@ -14,8 +15,8 @@ use crate::message::{EncodeError, Outgoing};
 /// How often a publish is sent whose ack did not come. The message id makes a repeat harmless.
 const ATTEMPTS: u32 = 3;
 
-/// Time for the server's word on a refused subject, which travels beside the ack, to arrive.
-const REFUSAL_WITHIN: Duration = Duration::from_millis(100);
+/// An answer that takes longer than this may never come.
+const LONG: Duration = Duration::from_millis(200);
 
 /// The server's answer to a publish that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,25 +219,34 @@ impl Bus {
         }
         let mut connection = self.connection();
         connection.mark_unchanged();
-        let asked = self.client().send_request(subject.to_owned(), request);
-        let answer = tokio::select! {
-            biased;
-            answer = tokio::time::timeout(REQUEST_WITHIN, asked) => answer,
-            // What is asked over a connection that is lost is never answered.
-            _ = connection.changed() => return Err(Fault::Silent),
+        let mut asked = pin!(self.client().send_request(subject.to_owned(), request));
+        // The server says that it refuses a subject, but not in the answer, which never comes. Only who waits for long
+        // listens for it.
+        let mut waits_long = false;
+        let answer = loop {
+            let within = if waits_long { REQUEST_WITHIN } else { LONG };
+            tokio::select! {
+                biased;
+                answer = &mut asked => break answer,
+                // What is asked over a connection that is lost is never answered.
+                _ = connection.changed() => return Err(Fault::Silent),
+                () = self.refused(subject), if waits_long => return Err(self.forbidden(subject)),
+                () = tokio::time::sleep(within) => {
+                    if waits_long {
+                        return Err(Fault::Silent);
+                    }
+                    waits_long = true;
+                }
+            }
         };
-        match answer {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(error)) => Err(match error.kind() {
-                RequestErrorKind::NoResponders => Fault::NoStream {
-                    subject: subject.to_owned(),
-                },
-                RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge { bytes, limit },
-                RequestErrorKind::InvalidSubject => Fault::Garbled(error.to_string()),
-                _ => self.silence(subject).await,
-            }),
-            Err(_) => Err(self.silence(subject).await),
-        }
+        answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => Fault::NoStream {
+                subject: subject.to_owned(),
+            },
+            RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge { bytes, limit },
+            RequestErrorKind::InvalidSubject => Fault::Garbled(error.to_string()),
+            _ => Fault::Silent,
+        })
     }
 
     /// Reads an ack.
@@ -254,21 +264,30 @@ impl Bus {
             .map_err(|_| Fault::Disconnected)
     }
 
-    /// Why no answer came: the server tells a refused subject beside the answer, and the answer never.
-    pub(super) async fn silence(&self, subject: &str) -> Fault {
+    /// Returns once the server has said that it refuses `subject`, to publish there or to subscribe.
+    async fn refused(&self, subject: &str) {
+        let quoted = format!("\"{subject}\"");
         let mut refusals = self.shared.refusals.clone();
-        let of_subject = |text: &Option<String>| {
-            text.as_deref()
-                .is_some_and(|text| text.contains(&format!("\"{subject}\"")))
-        };
-        let told = tokio::time::timeout(REFUSAL_WITHIN, refusals.wait_for(of_subject)).await;
-        if matches!(told, Ok(Ok(_))) {
-            return Fault::Forbidden {
-                subject: subject.to_owned(),
-                service: self.service().to_owned(),
-            };
+        let of_subject =
+            |text: &Option<String>| text.as_deref().is_some_and(|text| text.contains(&quoted));
+        if refusals.wait_for(of_subject).await.is_err() {
+            std::future::pending::<()>().await;
         }
-        Fault::Silent
+    }
+
+    /// Why no answer came within the time for one.
+    pub(super) async fn silence(&self, subject: &str) -> Fault {
+        match tokio::time::timeout(LONG, self.refused(subject)).await {
+            Ok(()) => self.forbidden(subject),
+            Err(_) => Fault::Silent,
+        }
+    }
+
+    fn forbidden(&self, subject: &str) -> Fault {
+        Fault::Forbidden {
+            subject: subject.to_owned(),
+            service: self.service().to_owned(),
+        }
     }
 }
 

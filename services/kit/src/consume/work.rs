@@ -17,12 +17,16 @@ use crate::bus::Bus;
 use crate::class::{Classified, chain};
 use crate::dead;
 use crate::message::{self, Stored};
+use crate::service::{Check, Health};
 
 /// How long an ack may wait for the connection to take it. It is lost with the connection, and that is no harm.
 const ACK_WITHIN: Duration = Duration::from_millis(500);
 
 /// Delay of a message that can not be parked now: its handler would only fail again.
 const PARK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Name of the health check.
+const PARKING: &str = "parking";
 
 /// A message for a handler.
 #[derive(Debug)]
@@ -41,16 +45,24 @@ pub(super) struct Work<H> {
     consumer: Durable,
     options: Options,
     handler: H,
+    health: Option<Health>,
     hurry: CancellationToken,
 }
 
 impl<H> Work<H> {
-    pub(super) fn new(bus: Bus, consumer: Durable, options: Options, handler: H) -> Arc<Self> {
+    pub(super) fn new(
+        bus: Bus,
+        consumer: Durable,
+        options: Options,
+        handler: H,
+        health: Option<Health>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             bus,
             consumer,
             options,
             handler,
+            health,
             hurry: CancellationToken::new(),
         })
     }
@@ -61,6 +73,12 @@ impl<H> Work<H> {
 
     pub(super) fn consumer(&self) -> &Durable {
         &self.consumer
+    }
+
+    fn say(&self, parking: Check) {
+        if let Some(health) = &self.health {
+            health.set(PARKING, parking);
+        }
     }
 
     /// Ends every handler at its next await, and gives its message back.
@@ -157,9 +175,13 @@ where
             Verdict::Park { code, reason } => {
                 let parked = dead::park(&self.bus, self.consumer.name, message, &code, &reason);
                 match parked.await {
-                    Ok(()) => ack(message, AckKind::Ack).await,
+                    Ok(()) => {
+                        self.say(Check::Green);
+                        ack(message, AckKind::Ack).await;
+                    }
                     Err(error) => {
                         let reason = chain(&error);
+                        self.say(Check::Red(format!("messages can not be parked: {reason}")));
                         tracing::error!(reason, "a message can not be parked now and waits");
                         if !lease.has_lapsed() {
                             nak(message, PARK_AGAIN).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use schemas::{EventId, RunId};
+use tokio::time::Instant;
 
 use super::{AppendError, Journal, Misuse, prefix, subject_of};
 use crate::bus::Fault;
@@ -13,12 +14,42 @@ use crate::message::{Outgoing, Stored};
 /// Names the subjects whose last sequence is expected.
 const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
-/// How often an append is tried whose fate is not known. A change of leader takes one or two; more than that is an
-/// outage, which the caller has to see.
-pub(super) const ATTEMPTS: u32 = 4;
+/// For how long an append is tried whose fate is not known: a cluster that elects a leader is back by then. What takes
+/// longer is an outage, which the caller has to see.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pause before the first repeat; it grows eightfold each time and is random by half.
+/// Pause before the first repeat; it doubles and is random by half.
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// When and how soon something is tried again.
+#[derive(Debug)]
+pub(super) struct Retry {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    pub(super) fn new() -> Self {
+        Self {
+            until: Instant::now() + PATIENCE,
+            pause: PAUSE,
+        }
+    }
+
+    /// Waits before the next try; false when there shall be none.
+    pub(super) async fn again(&mut self) -> bool {
+        if Instant::now() >= self.until {
+            return false;
+        }
+        let pause = self.pause.mul_f64(rand::random_range(0.5..=1.0));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(pause).await;
+        true
+    }
+}
 
 /// An append that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +121,8 @@ impl Journal {
         mut fault: Fault,
     ) -> Result<Appended, AppendError> {
         let subject = subject_of(outgoing);
-        for attempt in 1..ATTEMPTS {
-            if !is_ambiguous(&fault) {
-                return Err(AppendError::from_fault(outgoing, fault));
-            }
+        let mut retry = Retry::new();
+        while is_ambiguous(&fault) {
             match self.find(run, expected, &outgoing.envelope.id).await {
                 Ok(Whereabouts::There(sequence)) => {
                     return Ok(Appended {
@@ -102,10 +131,15 @@ impl Journal {
                     });
                 }
                 Ok(Whereabouts::Taken(last)) => return Err(AppendError::Conflict { run, last }),
-                Ok(Whereabouts::Free) => {}
+                Ok(Whereabouts::Free) => {
+                    if !retry.again().await {
+                        break;
+                    }
+                }
+                // Not published again before it is known that it is not there.
+                Err(unknown) if is_ambiguous(&unknown) && retry.again().await => continue,
                 Err(unknown) => return Err(AppendError::Unavailable(Box::new(unknown))),
             }
-            pause(attempt).await;
             let sent = self
                 .bus
                 .publish_once(&subject, headers.clone(), outgoing.body.clone());
@@ -182,7 +216,7 @@ pub(super) fn encode(outgoing: &Outgoing) -> Result<HeaderMap, AppendError> {
 /// Whether the message may be stored in spite of a fault, or may be stored by trying again.
 pub(super) fn is_ambiguous(fault: &Fault) -> bool {
     match fault {
-        Fault::Silent | Fault::Garbled(_) | Fault::NoStream { .. } => true,
+        Fault::Silent | Fault::Garbled(_) | Fault::NoStream { .. } | Fault::Disconnected => true,
         Fault::Api { code, .. } => matches!(
             *code,
             code::WRONG_LAST_SEQUENCE
@@ -192,12 +226,6 @@ pub(super) fn is_ambiguous(fault: &Fault) -> bool {
                 | code::BATCH_REPEATED
                 | code::BATCHES_IN_FLIGHT
         ),
-        Fault::TooLarge { .. } | Fault::Disconnected | Fault::Forbidden { .. } => false,
+        Fault::TooLarge { .. } | Fault::Forbidden { .. } => false,
     }
-}
-
-/// Waits before the try after `attempt`.
-pub(super) async fn pause(attempt: u32) {
-    let longest = PAUSE.saturating_mul(8_u32.saturating_pow(attempt.saturating_sub(1)));
-    tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..=1.0))).await;
 }

@@ -10,17 +10,13 @@ use futures::future;
 use schemas::RunId;
 use uuid::Uuid;
 
-use super::append::{self, ATTEMPTS, Whereabouts};
+use super::append::{self, Retry, Whereabouts};
 use super::{AppendError, Journal, Misuse, beside_journals, subject_of};
 use crate::bus::{Ack, Bus, Fault, code};
 use crate::message::Outgoing;
 
 /// The most messages in a batch: the server's own limit.
 pub const MAX_BATCH_MESSAGES: usize = 1000;
-
-/// How often a batch is tried that finds too many others under way. With the random pauses between, that is seconds
-/// of a stream that does nothing but batches.
-const CROWDED_ATTEMPTS: u32 = 8;
 
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
@@ -67,45 +63,62 @@ impl Journal {
             return Ok(vec![appended.sequence]);
         }
         let headers = entries.iter().map(headers).collect::<Result<Vec<_>, _>>()?;
-        let (mut unsure, mut crowded) = (0, 0);
+        let mut retry = Retry::new();
         loop {
             let fault = match self.publish_batch(&entries, &headers).await {
                 Ok(ack) => return Ok(sequences(ack.sequence, entries.len() - 1, entries.len())),
                 Err(fault) => fault,
             };
-            if fault.code() == Some(code::BATCHES_IN_FLIGHT) && crowded < CROWDED_ATTEMPTS {
-                crowded += 1;
-                append::pause(crowded.min(ATTEMPTS)).await;
-                continue;
-            }
-            unsure += 1;
-            if !append::is_ambiguous(&fault) || unsure >= ATTEMPTS {
+            if !append::is_ambiguous(&fault) {
                 return Err(AppendError::from_fault(&entries[0].outgoing, fault));
             }
-            if let Some(sequences) = self.settle_batch(&entries).await? {
+            // One that was turned away because of the others under way was not even looked at.
+            let crowded = fault.code() == Some(code::BATCHES_IN_FLIGHT);
+            if !crowded && let Some(sequences) = self.settle_batch(&entries, &mut retry).await? {
                 return Ok(sequences);
             }
-            append::pause(unsure).await;
+            if !retry.again().await {
+                return Err(AppendError::from_fault(&entries[0].outgoing, fault));
+            }
         }
     }
 
     /// Whether the batch is stored. It is whole or not there, so its first journal entry tells for all; whether it can
     /// still be stored needs a look at each.
-    async fn settle_batch(&self, entries: &[Entry]) -> Result<Option<Vec<u64>>, AppendError> {
+    async fn settle_batch(
+        &self,
+        entries: &[Entry],
+        retry: &mut Retry,
+    ) -> Result<Option<Vec<u64>>, AppendError> {
         for (index, entry) in entries.iter().enumerate() {
             let Some((run, expected)) = entry.expect else {
                 continue;
             };
-            match self.find(run, expected, &entry.outgoing.envelope.id).await {
-                Ok(Whereabouts::There(sequence)) => {
-                    return self.whole(entries, index, sequence).await.map(Some);
+            match self.find_patiently(entry, run, expected, retry).await? {
+                Whereabouts::There(sequence) => {
+                    return self.whole(entries, index, sequence, retry).await.map(Some);
                 }
-                Ok(Whereabouts::Taken(last)) => return Err(AppendError::Conflict { run, last }),
-                Ok(Whereabouts::Free) => {}
-                Err(unknown) => return Err(AppendError::Unavailable(Box::new(unknown))),
+                Whereabouts::Taken(last) => return Err(AppendError::Conflict { run, last }),
+                Whereabouts::Free => {}
             }
         }
         Ok(None)
+    }
+
+    async fn find_patiently(
+        &self,
+        entry: &Entry,
+        run: RunId,
+        expected: u64,
+        retry: &mut Retry,
+    ) -> Result<Whereabouts, AppendError> {
+        loop {
+            match self.find(run, expected, &entry.outgoing.envelope.id).await {
+                Ok(found) => return Ok(found),
+                Err(unknown) if append::is_ambiguous(&unknown) && retry.again().await => {}
+                Err(unknown) => return Err(AppendError::Unavailable(Box::new(unknown))),
+            }
+        }
     }
 
     /// The sequences of a batch of which one message was found: a batch lies in one piece. A message that was stored
@@ -115,21 +128,21 @@ impl Journal {
         entries: &[Entry],
         found: usize,
         sequence: u64,
+        retry: &mut Retry,
     ) -> Result<Vec<u64>, AppendError> {
         let sequences = sequences(sequence, found, entries.len());
         for (entry, wanted) in entries.iter().zip(&sequences) {
             let Some((run, expected)) = entry.expect else {
                 continue;
             };
-            match self.find(run, expected, &entry.outgoing.envelope.id).await {
-                Ok(Whereabouts::There(at)) if at == *wanted => {}
-                Ok(Whereabouts::Taken(last)) => return Err(AppendError::Conflict { run, last }),
-                Ok(_) => {
+            match self.find_patiently(entry, run, expected, retry).await? {
+                Whereabouts::There(at) if at == *wanted => {}
+                Whereabouts::Taken(last) => return Err(AppendError::Conflict { run, last }),
+                _ => {
                     let (run, _) = entries[found].expect.unwrap_or((run, expected));
                     let last = self.last(run).await.ok().flatten().map(Box::new);
                     return Err(AppendError::Conflict { run, last });
                 }
-                Err(unknown) => return Err(AppendError::Unavailable(Box::new(unknown))),
             }
         }
         Ok(sequences)

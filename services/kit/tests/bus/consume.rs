@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kit::bus::Bus;
-use kit::consume::{self, Classified, Delivery, ErrorClass, Fate, Options, consumer};
+use kit::consume::{self, Classified, Delivery, Durable, ErrorClass, Fate, Options, consumer};
 use kit::dead;
 use kit::identity::Service;
 use kit::journal::Journal;
@@ -50,10 +50,18 @@ impl Loop {
         H: Fn(Delivery) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Fate, Wrong>> + Send + 'static,
     {
+        Self::over(consumer::RUNNER_WAKE, bus, options, handler)
+    }
+
+    pub(crate) fn over<H, F>(consumer: Durable, bus: &Bus, options: Options, handler: H) -> Self
+    where
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Fate, Wrong>> + Send + 'static,
+    {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(consume::run(
             bus.clone(),
-            consumer::RUNNER_WAKE,
+            consumer,
             options,
             handler,
             shutdown.clone(),
@@ -324,4 +332,61 @@ async fn the_loop_outlives_the_server_and_the_consumer() {
     let third = wake(&journal).await;
     arrives(&mut arrivals, third).await;
     reading.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_stopped_for_too_long_leaves_the_delivery_to_its_successor() {
+    let fixture = Fixture::start().await;
+    let bus = fixture.runner().await;
+    let journal = Journal::new(&bus);
+    let options = Options {
+        progress_every: Some(Duration::from_millis(500)),
+        ..OPTIONS
+    };
+    let ack_wait = consumer::RUNNER_WAKE.ack_wait;
+    let deliveries = Arc::new(AtomicUsize::new(0));
+    let (began, mut beginnings) = mpsc::channel(8);
+
+    // A process of its own as far as it matters: when its one thread is stopped, everything of it is.
+    let config = fixture.config(Service::AgentRunner);
+    let count = Arc::clone(&deliveries);
+    let stopped = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let bus = Bus::connect(&config).await.unwrap();
+            let (done, mut ends) = mpsc::channel(8);
+            let reading = Loop::start(&bus, options, move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (began, done) = (began.clone(), done.clone());
+                async move {
+                    began.send(()).await.unwrap();
+                    std::thread::sleep(ack_wait + Duration::from_secs(1));
+                    // Long enough for a sign of life that must not be.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    done.send(()).await.unwrap();
+                    Ok(Fate::Later(Duration::ZERO))
+                }
+            });
+            soon("its end", ends.recv()).await.unwrap();
+            reading.stop().await;
+        });
+    });
+    wake(&journal).await;
+    soon("a beginning", beginnings.recv()).await.unwrap();
+    let count = Arc::clone(&deliveries);
+    let successor = Loop::start(&bus, options, move |delivery| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            assert_eq!(delivery.attempt, 2);
+            tokio::time::sleep(2 * ack_wait).await;
+            Ok(Fate::Ack)
+        }
+    });
+    nothing_left(&bus).await;
+    stopped.join().unwrap();
+    assert_eq!(deliveries.load(Ordering::SeqCst), 2);
+    successor.stop().await;
 }

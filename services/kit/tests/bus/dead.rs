@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use kit::bus::Bus;
 use kit::class::Classified as _;
-use kit::consume::{ErrorClass, Fate};
+use kit::consume::{ErrorClass, Fate, consumer, spawn};
 use kit::dead::{self, Parked, Replayed};
 use kit::identity::Service;
 use kit::journal::Journal;
+use kit::service::Context;
+use kit::streams::{StreamOptions, ensure};
 
 use crate::consume::{Loop, OPTIONS, Wrong, run_of, wake};
 use crate::fixture::{Fixture, cancel, new_run, requested, until};
@@ -147,4 +150,41 @@ async fn a_parked_signal_is_published_again() {
         Journal::new(&person).signals(run, 1).await.unwrap().len(),
         1
     );
+}
+
+#[tokio::test]
+async fn what_can_not_be_parked_waits_and_health_is_red() {
+    let fixture = Fixture::start().await;
+    let bus = fixture.runner().await;
+    let setup = fixture.connect(Service::Setup).await;
+    let person = fixture.connect(Service::Nightcrew).await;
+    let dead = setup.jetstream().get_stream("DEAD").await.unwrap();
+    let mut full = dead.cached_info().config.clone();
+    full.max_bytes = 1;
+    setup.jetstream().update_stream(full).await.unwrap();
+
+    let journal = Journal::new(&bus);
+    let context = Context::new("test");
+    context.ready();
+    spawn(&context, &bus, consumer::RUNNER_WAKE, OPTIONS, |_| async {
+        Err::<Fate, _>(Wrong(ErrorClass::Broken))
+    });
+    let run = wake(&journal).await;
+    until("red health", || async {
+        (!context.health.is_ready()).then_some(())
+    })
+    .await;
+    parked(&person, 0).await;
+    // As an upgrade at the next start does it.
+    let options = StreamOptions::single_node();
+    let report = ensure(&setup, &options).await.unwrap();
+    assert_eq!(report.updated[0].0, "DEAD");
+    let letter = parked(&person, 1).await.remove(0).letter;
+    assert_eq!(letter.subject, requested(run).subject.to_string());
+    until("green health", || async {
+        context.health.is_ready().then_some(())
+    })
+    .await;
+    context.begin_shutdown();
+    assert!(context.drain(Duration::from_secs(5)).await);
 }

@@ -42,8 +42,13 @@ impl Fixture {
         fixture
     }
 
+    pub(crate) fn config(&self, service: Service) -> BusConfig {
+        config(&self.server.url(), service, self.server.creds(service))
+    }
+
     pub(crate) async fn connect(&self, service: Service) -> Bus {
-        connect(&self.server.url(), service, self.server.creds(service)).await
+        let config = self.config(service);
+        Bus::connect(&config).await.expect("a connection")
     }
 
     pub(crate) async fn runner(&self) -> Bus {

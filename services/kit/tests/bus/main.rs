@@ -8,8 +8,10 @@
 )]
 
 mod blobs;
+mod cluster;
 mod consume;
 mod dead;
+mod due;
 mod epochs;
 mod fixture;
 mod journal;

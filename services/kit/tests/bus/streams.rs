@@ -1,15 +1,19 @@
 //! Streams and consumers are made, compared and upgraded.
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{Config, StorageType};
+use bytes::Bytes;
 use kit::bus::{Bus, BusConfig, ConnectError};
 use kit::class::Classified as _;
 use kit::for_test::TestBus;
 use kit::identity::Service;
+use kit::message::Outgoing;
 use kit::streams::{EnsureError, Report, StreamOptions, ensure};
+use schemas::Subject;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::fixture::{config, connect};
+use crate::fixture::{Fixture, config, connect, envelope, token};
 
 async fn setup(server: &TestBus) -> Bus {
     connect(&server.url(), Service::Setup, server.creds(Service::Setup)).await
@@ -170,4 +174,30 @@ async fn a_server_that_is_too_old_is_refused() {
     let error = Bus::connect(&config).await.unwrap_err();
     assert!(error.to_string().contains("2.9.25"), "{error}");
     old.abort();
+}
+
+#[tokio::test]
+async fn public_events_expire_and_counters_count() {
+    let fixture = Fixture::start().await;
+    let runner = fixture.connect(Service::AgentRunner).await;
+    let subject = Subject::Event(token("task_done"));
+    let event = Outgoing::json(subject.clone(), envelope("e"), &"a fact").unwrap();
+    let sequence = runner.publish(&event).await.unwrap();
+    // Once more: known by its id.
+    assert_eq!(runner.publish(&event).await.unwrap(), sequence);
+    let events = runner.scan("SWARM", &subject.to_string(), 0).await.unwrap();
+    assert_eq!(events.messages.len(), 1);
+    assert_eq!(events.messages[0].header("Nats-TTL"), Some("7776000"));
+
+    let proxy = fixture.connect(Service::BudgetProxy).await;
+    let subject = Subject::Usage(token("tokens")).to_string();
+    for total in ["5", "10"] {
+        let mut more = HeaderMap::new();
+        more.insert("Nats-Incr", "5");
+        let counted = proxy
+            .jetstream()
+            .publish_with_headers(subject.clone(), more, Bytes::new());
+        let ack = counted.await.unwrap().await.unwrap();
+        assert_eq!(ack.value.as_deref(), Some(total));
+    }
 }
