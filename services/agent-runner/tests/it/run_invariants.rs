@@ -12,7 +12,7 @@ use schemas::{
     signal::{ByWhom, Message},
 };
 
-fn requested() -> (RunId, Decision) {
+pub(crate) fn requested() -> (RunId, Decision) {
     let project = ProjectId::try_new("test").unwrap();
     let agent = AgentName::try_new("coder").unwrap();
     let trigger = Trigger::Command { by: "ada".into(), key: "1".into() };
@@ -147,7 +147,7 @@ fn replay(journal: &[Decision]) -> RunState {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn replay_equals_live(commands in proptest::collection::vec(command(), 0..60)) {
