@@ -21,6 +21,7 @@
 
 pub mod ask;
 pub mod call;
+pub mod cli;
 pub mod content;
 pub mod control;
 pub mod dead;

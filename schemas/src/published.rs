@@ -8,6 +8,10 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use crate::{
     ask::{KeysReply, MintReply, MintRequest, Refused},
     call::ModelCall,
+    cli::{
+        AgentList, DeadList, DeadResults, Diagnosis, FollowedEntry, ParkedLetter, Rebuilt, Retried,
+        RunList, Spoken, Told,
+    },
     control::Control,
     dead::DeadLetter,
     envelope::{SCHEMA_PREFIX, SCHEMA_VERSION},
@@ -31,6 +35,17 @@ pub struct Published {
 /// Every published schema.
 pub fn schemas() -> Vec<Published> {
     vec![
+        publish::<AgentList>("cli_agents"),
+        publish::<DeadList>("cli_dead_list"),
+        publish::<DeadResults>("cli_dead_results"),
+        publish::<ParkedLetter>("cli_dead_show"),
+        publish::<Diagnosis>("cli_doctor"),
+        publish::<Rebuilt>("cli_rebuild"),
+        publish::<Retried>("cli_retry"),
+        publish::<RunList>("cli_runs"),
+        publish::<Spoken>("cli_say"),
+        publish::<FollowedEntry>("cli_timeline_follow"),
+        publish::<Told>("cli_told"),
         publish::<Control>("control"),
         publish::<DeadLetter>("dead_letter"),
         publish::<Decision>("decision"),

@@ -10,20 +10,20 @@ const FILE: &str = "endpoints.json";
 
 /// Where services are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     /// Process that wrote this.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The bus.
-    pub nats_url: String,
+    pub(crate) nats_url: String,
     /// budget-proxy.
-    pub proxy_url: String,
+    pub(crate) proxy_url: String,
     /// The rehearsal model, when it runs.
-    pub rehearsal_url: Option<String>,
+    pub(crate) rehearsal_url: Option<String>,
 }
 
 impl Endpoints {
     /// Writes the file whole or not at all.
-    pub fn write(&self, state: &Path) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, state: &Path) -> anyhow::Result<()> {
         let temporary = state.join(format!("{FILE}.{}", self.pid));
         std::fs::write(&temporary, serde_json::to_vec_pretty(self)?)
             .and_then(|()| std::fs::rename(&temporary, state.join(FILE)))
@@ -31,7 +31,7 @@ impl Endpoints {
     }
 
     /// Reads the file.
-    pub fn read(state: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(state: &Path) -> anyhow::Result<Self> {
         let path = state.join(FILE);
         let text = std::fs::read(&path)
             .with_context(|| format!("no crew is up in this project ({} is not there): run `nightcrew up`", path.display()))?;

@@ -5,17 +5,26 @@
 //! work the same on a laptop and against a cluster.
 
 pub mod cli;
+mod commands;
+mod connected;
 mod endpoints;
+mod output;
 mod project;
 mod services;
 mod up;
+mod visible;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Reach};
+use connected::{Connected, Usage};
+use output::{Output, PrintError};
 
 /// Exit code of a failure that is not the caller's mistake.
 const EXIT_FAILURE: u8 = 1;
+
+/// Exit code of a mistake on the command line: the same as that of what clap finds.
+const EXIT_USAGE: u8 = 2;
 
 /// Runs a parsed command line to its end.
 pub fn main(cli: Cli) -> ExitCode {
@@ -30,20 +39,38 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let project = || project::Project::load(&cli.dir);
+    use commands::{cancel, runs, say, timeline};
+    let out = Output::open();
+    let dir = cli.dir;
+    let project = || project::Project::load(&dir);
+    let crew = async |reach: &Reach| Connected::open(project()?, reach).await;
     match cli.command {
         Command::Init => up::init(&project()?),
-        Command::Up(options) => up::up(project()?, options).await,
-        Command::Service(options) => up::service(project()?, options).await,
+        Command::Up(options) => Box::pin(up::up(project()?, options)).await,
+        Command::Service(options) => Box::pin(up::service(project()?, options)).await,
+        Command::Say(options) => say::say(&crew(&options.reach).await?, &options, &out).await,
+        Command::Runs(options) => runs::runs(&crew(&options.reach).await?, &options, &out).await,
+        Command::Timeline(options) => timeline::timeline(&crew(&options.reach).await?, &options, &out).await,
+        Command::Cancel(options) => cancel::cancel(&crew(&options.reach).await?, &options, &out).await,
+        _ => anyhow::bail!("not yet"),
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the command line's one place to say why it failed")]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
-    let code = match error.downcast_ref::<project::Problems>() {
-        Some(_) => kit::config::EXIT_CONFIG,
-        None => EXIT_FAILURE,
-    };
-    ExitCode::from(code)
+    if matches!(error.downcast_ref(), Some(PrintError::Closed)) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", visible::text(&format!("{error:#}")));
+    ExitCode::from(exit_code(error))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<project::Problems>() {
+        kit::config::EXIT_CONFIG
+    } else if error.is::<Usage>() {
+        EXIT_USAGE
+    } else {
+        EXIT_FAILURE
+    }
 }

@@ -15,7 +15,7 @@ const HOME: &str = ".nightcrew";
 
 /// Everything that is wrong in the project's files.
 #[derive(Debug, thiserror::Error)]
-pub struct Problems(Vec<Problem>);
+pub(crate) struct Problems(Vec<Problem>);
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,9 +30,9 @@ impl fmt::Display for Problems {
 
 /// A project.
 #[derive(Debug, Clone)]
-pub struct Project {
+pub(crate) struct Project {
     /// The crew's files.
-    pub crew: Arc<Crew>,
+    pub(crate) crew: Arc<Crew>,
     /// Where keys and credentials are.
     home: PathBuf,
     /// Where streams, worktrees and logs are.
@@ -41,7 +41,7 @@ pub struct Project {
 
 impl Project {
     /// Reads the project in `dir`.
-    pub fn load(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn load(dir: &Path) -> anyhow::Result<Self> {
         let dir = dir.canonicalize().with_context(|| format!("the project folder {} can not be read", dir.display()))?;
         let crew = Crew::load(&dir).map_err(Problems)?;
         let state = match std::env::var_os("NIGHTCREW_STATE_DIR") {
@@ -52,17 +52,17 @@ impl Project {
     }
 
     /// A folder of the project's state.
-    pub fn state(&self, name: &str) -> PathBuf {
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.state.join(name)
     }
 
     /// Where keys and credentials are.
-    pub fn identity_dir(&self) -> PathBuf {
+    pub(crate) fn identity_dir(&self) -> PathBuf {
         self.home.join("identity")
     }
 
     /// The project's identity, made when there is none.
-    pub fn identity(&self) -> anyhow::Result<identity::Identity> {
+    pub(crate) fn identity(&self) -> anyhow::Result<identity::Identity> {
         std::fs::create_dir_all(&self.home).with_context(|| format!("{} can not be made", self.home.display()))?;
         let ignore = self.home.join(".gitignore");
         if !ignore.exists() {

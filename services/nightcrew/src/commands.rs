@@ -1,0 +1,21 @@
+//! The commands that talk to a crew. Each is a function of its options, the crew and standard output; what it prints with
+//! `--json` is a type of `schemas::cli`.
+
+pub(crate) mod cancel;
+pub(crate) mod runs;
+pub(crate) mod say;
+pub(crate) mod timeline;
+
+mod show;
+
+use kit::bus::Bus;
+use schemas::RunId;
+
+/// The run that a person names.
+pub(crate) async fn run_of(bus: &Bus, text: &str) -> anyhow::Result<RunId> {
+    use run_correlator::ResolveError;
+    run_correlator::resolve(bus, text).await.map_err(|error| match error {
+        ResolveError::NoId(_) => crate::connected::Usage(error.to_string()).into(),
+        error => error.into(),
+    })
+}

@@ -1,0 +1,87 @@
+//! A command's way to the crew: the project's files and the bus, as the person at this terminal.
+//!
+//! Commands know nothing of the crew's processes. They reach it by the bus alone, as user `nightcrew`: on a laptop at the
+//! address that `nightcrew up` wrote down, in a cluster at the one in `NIGHTCREW_NATS_URL`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use kit::{
+    bus::{Bus, BusConfig, ConnectError},
+    clock,
+    identity::{Identity, Service},
+};
+use schemas::{AgentName, Envelope, EventId, RunId};
+
+use crate::{cli::Reach, endpoints::Endpoints, project::Project};
+
+/// The command line asks for something that does not exist: the caller's mistake.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// The crew, reached.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// The project.
+    pub(crate) project: Project,
+    /// The bus, as user `nightcrew`.
+    pub(crate) bus: Bus,
+    /// Who sits here.
+    pub(crate) person: String,
+}
+
+impl Connected {
+    /// Connects.
+    pub(crate) async fn open(project: Project, reach: &Reach) -> anyhow::Result<Self> {
+        let url = match &reach.nats_url {
+            Some(url) => url.clone(),
+            None => Endpoints::read(&project.state(""))?.nats_url,
+        };
+        let config = BusConfig {
+            urls: url.split(',').map(|url| url.trim().to_owned()).collect(),
+            creds: Some(creds(&project, reach)?),
+            service: Service::Nightcrew.name().to_owned(),
+            project: project.crew.project.clone(),
+        };
+        let bus = Bus::connect(&config).await.map_err(|error| match (&error, &reach.nats_url) {
+            (ConnectError::Unreachable { .. }, None) => {
+                anyhow::Error::new(error).context("no crew is up in this project: run `nightcrew up`")
+            }
+            _ => error.into(),
+        })?;
+        Ok(Self { project, bus, person: person() })
+    }
+
+    /// The agent with this name, which must be in the crew.
+    pub(crate) fn known(&self, agent: &AgentName) -> Result<(), Usage> {
+        let crew = &self.project.crew;
+        if crew.agent(agent).is_some() {
+            return Ok(());
+        }
+        let names = crew.agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(", ");
+        Err(Usage(format!("there is no agent {agent} in team.yaml; there are {names}")))
+    }
+
+    /// An envelope for what this person does now.
+    pub(crate) fn envelope(&self, kind: &str, run: Option<RunId>) -> Envelope {
+        let id = EventId::new(clock::uuid7().to_string());
+        let mut envelope = Envelope::new(id, kind, self.bus.service(), clock::now());
+        envelope.run_id = run;
+        envelope
+    }
+}
+
+fn creds(project: &Project, reach: &Reach) -> anyhow::Result<PathBuf> {
+    if let Some(creds) = &reach.nats_creds {
+        return Ok(creds.clone());
+    }
+    let identity = Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
+    Ok(identity.creds_file(Service::Nightcrew))
+}
+
+/// Who sits at this terminal, for people to read: whoever can read the credentials is trusted, whatever their name.
+pub(crate) fn person() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
