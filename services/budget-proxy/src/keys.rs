@@ -70,7 +70,7 @@ impl Keys {
             match read(bus, context).await {
                 Ok(verifier) => break verifier,
                 Err(error) => {
-                    tracing::debug!(error = %chain(&error), "the issuer's keys can not be had yet")
+                    tracing::debug!(error = %chain(&error), "the issuer's keys can not be had yet");
                 }
             }
             tokio::select! {

@@ -29,8 +29,11 @@ const COMPRESS_FROM_BYTES: usize = 64 * 1024;
 /// Fast, and good enough for text that repeats itself.
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// Pause between tries to keep a reply while the bus is away.
-const RETRY: Duration = Duration::from_millis(200);
+/// Pause between tries to keep a reply.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How often that is tried on a bus that is there: a server that has just started takes a moment for its streams.
+const TRIES: u32 = 10;
 
 /// The bucket of kept replies.
 const BUCKET: &str = "replies";
@@ -147,6 +150,7 @@ impl Replies {
                 "the reply is too large to be kept: a repeat would be paid again"
             );
         }
+        let mut tries = 0;
         loop {
             self.bus.connected().await;
             let Err(error) = self.bucket.put(key.name(), reply.clone()).await else {
@@ -154,18 +158,24 @@ impl Replies {
             };
             let error = ReplyError::Write(error);
             if self.bus.is_connected() {
-                // It is full, or lost: it is made anew for the next ones.
-                tracing::warn!(error = %chain(&error), "the reply can not be kept: a repeat would be paid again");
-                return self.restore().await;
+                tries += 1;
+                if tries == TRIES {
+                    return tracing::warn!(
+                        error = %chain(&error),
+                        "the reply can not be kept: a repeat would be paid again"
+                    );
+                }
+                self.restore().await;
             }
-            tracing::debug!(error = %chain(&error), "the reply is kept once the bus is back");
+            tracing::debug!(error = %chain(&error), "the reply is not kept yet");
             tokio::time::sleep(RETRY).await;
         }
     }
 
+    /// Makes the bucket anew if it is lost; one that is full stays as it is.
     async fn restore(&self) {
         if let Err(error) = streams::restore_replies(&self.bus).await {
-            tracing::warn!(error = %chain(&error), "the bucket of kept replies can not be made anew");
+            tracing::warn!(error = %chain(&error), "the bucket of kept replies can not be looked after");
         }
     }
 }

@@ -36,7 +36,8 @@ pub enum InvalidRequest {
 struct Fields<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
-    stream: Option<bool>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
     #[serde(borrow)]
     max_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -91,7 +92,11 @@ impl Request {
         Ok(Self {
             model_at: begin..begin + model.len(),
             route,
-            streamed: fields.stream.unwrap_or(false),
+            streamed: match fields.stream.map_or("null", RawValue::get) {
+                "true" => true,
+                "false" | "null" => false,
+                _ => return Err(json("`stream` is neither true nor false".to_owned())),
+            },
             max_output,
             sends_all: api == Api::Anthropic && !thinks(fields.thinking),
             body,

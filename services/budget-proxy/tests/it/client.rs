@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::stage::soon;
 
@@ -90,6 +92,35 @@ impl Caller {
         soon("an answer", self.call(api, key, &body).send())
             .await
             .unwrap()
+    }
+}
+
+impl Caller {
+    /// Asks for a stream, hears until `text` has come, and hangs up. Returns once the proxy has noticed.
+    pub(crate) async fn ask_and_leave(&self, api: Api, key: &str, question: &str, text: &str) {
+        let address = self.url.trim_start_matches("http://");
+        let body = self::question(api, question, true).to_string();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nidempotency-key: {key}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            api.path(),
+            self.bearer,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard
+            .windows(text.len())
+            .any(|found| found == text.as_bytes())
+        {
+            let read = soon("more of the answer", stream.read_buf(&mut heard)).await;
+            assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        // A server that reads the end closes the connection: then it knows.
+        stream.shutdown().await.unwrap();
+        let rest = stream.read_to_end(&mut heard);
+        let _ = soon("the proxy notices", rest).await;
     }
 }
 

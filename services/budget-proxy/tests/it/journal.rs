@@ -70,6 +70,11 @@ impl Run {
         self.epoch = self.decide(RunEvent::Started(started)).await;
     }
 
+    /// The sequence that the log's next message will have, when nobody else writes.
+    pub(crate) const fn next(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Another runner takes it over. Gives the moment at which the log had it.
     pub(crate) async fn resume(&mut self) -> Instant {
         let resumed = Resumed {

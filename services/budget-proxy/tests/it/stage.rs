@@ -79,7 +79,7 @@ pub(crate) struct Stage {
     pub(crate) runner: Bus,
     crew: Arc<Crew>,
     patience: Patience,
-    _issuer: Context,
+    issuer: Context,
     // Last, so that the server goes when nobody needs it any more.
     pub(crate) bus: TestBus,
 }
@@ -98,7 +98,8 @@ impl Stage {
         let issuer = issue(&bus).await;
         let crew = crew(bus.folder(), &setting.routes);
         let patience = setting.patience.unwrap_or(Patience::SHIPPED);
-        let proxy = Proxy::start(&bus, &crew, &model, patience).await;
+        let proxy = Proxy::begin(&bus, &crew, &model, patience).await;
+        soon("the proxy is ready", proxy.context.health.until_ready()).await;
         let runner = bus.bus(Service::AgentRunner).await;
         Self {
             proxy,
@@ -106,7 +107,7 @@ impl Stage {
             runner,
             crew,
             patience,
-            _issuer: issuer,
+            issuer,
             bus,
         }
     }
@@ -155,18 +156,6 @@ impl Stage {
         until("the model's end", ended).await
     }
 
-    /// Waits until so many tokens of the model's last answer went out.
-    pub(crate) async fn until_sent(&self, tokens: u32) {
-        let sent = || async {
-            let asked = self.asked();
-            asked
-                .last()
-                .filter(|record| record.output_tokens >= tokens)
-                .map(|_| ())
-        };
-        until("tokens of the model", sent).await;
-    }
-
     /// Waits until a request waits at a gate of the model.
     pub(crate) async fn until_waiting(&self, gate: &str) {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -207,7 +196,26 @@ impl Stage {
     }
 
     pub(crate) async fn start_proxy(&mut self) {
-        self.proxy = Proxy::start(&self.bus, &self.crew, &self.model, self.patience).await;
+        self.proxy = self.begin_proxy().await;
+        soon(
+            "the proxy is ready",
+            self.proxy.context.health.until_ready(),
+        )
+        .await;
+    }
+
+    /// Another proxy, which may not be ready yet.
+    pub(crate) async fn begin_proxy(&self) -> Proxy {
+        Proxy::begin(&self.bus, &self.crew, &self.model, self.patience).await
+    }
+
+    pub(crate) async fn stop_issuer(&self) {
+        self.issuer.begin_shutdown();
+        assert!(self.issuer.drain(SOON).await);
+    }
+
+    pub(crate) async fn start_issuer(&mut self) {
+        self.issuer = issue(&self.bus).await;
     }
 
     /// Waits until a check of the proxy is as wanted.
@@ -225,7 +233,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    async fn start(bus: &TestBus, crew: &Arc<Crew>, model: &Server, patience: Patience) -> Self {
+    async fn begin(bus: &TestBus, crew: &Arc<Crew>, model: &Server, patience: Patience) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -246,11 +254,10 @@ impl Proxy {
             };
             let running = budget_proxy::run_with(patience, config, deps, own.clone());
             own.spawn_vital("run", running);
-            own.health.until_ready().await;
             format!("http://{address}")
         });
         Self {
-            url: soon("the proxy is ready", started).await.unwrap(),
+            url: soon("the proxy listens", started).await.unwrap(),
             context,
             runtime: Some(runtime),
         }
@@ -318,4 +325,14 @@ where
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(SOON, future).await;
     done.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// Repeats a measurement; half of the results must be at once. Others share this machine and its cores.
+pub(crate) async fn median_at_once(what: &str, mut measure: impl AsyncFnMut() -> Duration) {
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        took.push(measure().await);
+    }
+    took.sort();
+    assert!(took[took.len() / 2] <= AT_ONCE, "{what}: {took:?}");
 }
