@@ -10,7 +10,7 @@ use kit::{
     config::Env,
     http,
     identity::Identity,
-    logs::LogSink,
+    logs::{self, LogSink, LogStore},
     service::Context,
 };
 use tokio::net::TcpListener;
@@ -26,6 +26,8 @@ pub enum Name {
     BudgetProxy,
     /// Runs agents.
     AgentRunner,
+    /// Tells what happened: summaries, archives.
+    RunCorrelator,
     /// Brings chat rooms and the crew together.
     ChatBridge,
     /// Plays a model when no key is configured.
@@ -34,7 +36,14 @@ pub enum Name {
 
 impl Name {
     /// All of them, in the order in which they start.
-    pub const ALL: [Self; 5] = [Self::Rehearsal, Self::Issuer, Self::BudgetProxy, Self::AgentRunner, Self::ChatBridge];
+    pub const ALL: [Self; 6] = [
+        Self::Rehearsal,
+        Self::Issuer,
+        Self::BudgetProxy,
+        Self::RunCorrelator,
+        Self::AgentRunner,
+        Self::ChatBridge,
+    ];
 
     /// The service's name.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +51,7 @@ impl Name {
             Self::Issuer => "issuer",
             Self::BudgetProxy => "budget-proxy",
             Self::AgentRunner => "agent-runner",
+            Self::RunCorrelator => "run-correlator",
             Self::ChatBridge => "chat-bridge",
             Self::Rehearsal => "rehearsal",
         }
@@ -115,6 +125,14 @@ impl Surroundings {
                     state_dir: runner_state(&self.project),
                 };
                 context.spawn_vital("run", agent_runner::run(config, deps, own));
+            }
+            Name::RunCorrelator => {
+                let store = LogStore::open(self.project.state("logs"), logs::Limits::SHIPPED);
+                let deps = run_correlator::Deps {
+                    bus: self.connect(Service::RunCorrelator).await?,
+                    logs: Arc::new(store.context("the store of log lines can not be opened")?),
+                };
+                context.spawn_vital("run", run_correlator::run(run_correlator::Config::SHIPPED, deps, own));
             }
             Name::ChatBridge => {
                 let deps = chat_bridge::Deps {
