@@ -16,6 +16,7 @@ mod process;
 mod profile;
 
 use std::{
+    any::Any,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -64,6 +65,8 @@ pub struct SandboxCommand {
     pub cancel: CancellationToken,
     /// Gets each line of output while the command runs.
     pub on_output: Option<LineSink>,
+    /// Kept until the last process is gone, also when the call was dropped: a lock on what is mounted.
+    pub keeps: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl SandboxCommand {
@@ -81,6 +84,7 @@ impl SandboxCommand {
             merge_stderr: false,
             cancel: CancellationToken::new(),
             on_output: None,
+            keeps: None,
         }
     }
 }
@@ -99,20 +103,12 @@ pub struct Mount {
 impl Mount {
     /// Readable only.
     pub fn read_only(host: impl AsRef<Path>, at: impl AsRef<Path>) -> Self {
-        Self {
-            host: host.as_ref().into(),
-            at: at.as_ref().into(),
-            access: Access::ReadOnly,
-        }
+        Self { host: host.as_ref().into(), at: at.as_ref().into(), access: Access::ReadOnly }
     }
 
     /// Readable and writable.
     pub fn writable(host: impl AsRef<Path>, at: impl AsRef<Path>) -> Self {
-        Self {
-            host: host.as_ref().into(),
-            at: at.as_ref().into(),
-            access: Access::Writable,
-        }
+        Self { host: host.as_ref().into(), at: at.as_ref().into(), access: Access::Writable }
     }
 }
 

@@ -29,7 +29,7 @@ mod slot;
 mod snapshot;
 mod walk;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{any::Any, path::PathBuf, sync::Arc};
 
 use schemas::RunId;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -80,23 +80,19 @@ pub struct Worktrees {
 impl Worktrees {
     /// Keeps mirrors in `<state_dir>/repos` and worktrees in `<state_dir>/runs`.
     pub fn new(state_dir: impl Into<PathBuf>, sandbox: Arc<dyn Sandbox>) -> Self {
-        Self {
-            state_dir: state_dir.into(),
-            sandbox,
-            fetches: mirror::Fetches::default(),
-        }
+        Self { state_dir: state_dir.into(), sandbox, fetches: mirror::Fetches::default() }
     }
 }
 
 /// The worktree of a run, for whoever holds the run now.
 ///
-/// While it lives nobody else gets the same folder: a second holder, of this or another process, gets one of its own.
+/// While it, or a command in it, lives nobody else gets the same folder: a second holder, of this or another process, gets one of its own.
 pub struct Worktree {
     run_id: RunId,
     repository: Repository,
     branch: String,
     base: CommitId,
-    slot: slot::Slot,
+    slot: Arc<slot::Slot>,
     files: Arc<Files>,
     git: git::Git,
     mirror: mirror::Mirror,
@@ -137,6 +133,11 @@ impl Worktree {
     /// Waits until nobody else uses the worktree, and keeps it so. Snapshots and commits take this themselves.
     pub async fn exclusive(&self) -> RwLockWriteGuard<'_, ()> {
         self.access.write().await
+    }
+
+    /// What keeps the folder from being given to another holder, for a command that works in it.
+    pub fn keep(&self) -> Arc<dyn Any + Send + Sync> {
+        self.slot.clone()
     }
 
     /// What a command of the agent sees of it: the files, writable, and git, read-only.

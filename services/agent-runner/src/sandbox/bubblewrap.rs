@@ -13,9 +13,7 @@ use schemas::RunId;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
-use super::{
-    Sandbox, SandboxCommand, SandboxError, SandboxOutput, orphans, process, profile::Profile,
-};
+use super::{Sandbox, SandboxCommand, SandboxError, SandboxOutput, orphans, process, profile::Profile};
 
 /// What the adapter needs to know.
 #[derive(Debug, Clone)]
@@ -33,12 +31,7 @@ pub struct BubblewrapConfig {
 impl BubblewrapConfig {
     /// `bwrap` from `PATH`, and nothing of the host but `/usr`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            program: "bwrap".into(),
-            state_dir: state_dir.into(),
-            read_only: Vec::new(),
-            path: Vec::new(),
-        }
+        Self { program: "bwrap".into(), state_dir: state_dir.into(), read_only: Vec::new(), path: Vec::new() }
     }
 }
 
@@ -52,9 +45,7 @@ pub struct Bubblewrap {
 impl Bubblewrap {
     /// Finds the program, writes the adapter's files, and ends what a killed process left half set up. Whether the kernel agrees is seen by [`Bubblewrap::probe`].
     pub fn new(config: BubblewrapConfig) -> Result<Self, SandboxError> {
-        let program = find(&config.program).ok_or(SandboxError::ProgramMissing {
-            program: config.program,
-        })?;
+        let program = find(&config.program).ok_or(SandboxError::ProgramMissing { program: config.program })?;
         let profile = Profile::prepare(&config.state_dir, config.read_only, config.path)?;
         orphans::sweep(&profile.etc);
         let starter = Builder::new_multi_thread()
@@ -62,15 +53,8 @@ impl Bubblewrap {
             .thread_name("sandbox")
             .enable_all()
             .build()
-            .map_err(|source| SandboxError::Io {
-                doing: "starting its thread",
-                source,
-            })?;
-        Ok(Self {
-            program,
-            profile,
-            starter: Some(starter),
-        })
+            .map_err(|source| SandboxError::Io { doing: "starting its thread", source })?;
+        Ok(Self { program, profile, starter: Some(starter) })
     }
 
     /// The program that is used.
@@ -80,27 +64,16 @@ impl Bubblewrap {
 
     /// Runs a command that does nothing: whether a sandbox can be had here, and if not, why.
     pub async fn probe(&self) -> Result<(), SandboxError> {
-        let output = self
-            .run(SandboxCommand::new(RunId::from_uuid(Uuid::nil()), ["true"]))
-            .await?;
+        let output = self.run(SandboxCommand::new(RunId::from_uuid(Uuid::nil()), ["true"])).await?;
         if output.exit.success() {
             return Ok(());
         }
-        Err(SandboxError::Setup {
-            detail: format!(
-                "`true` ended with {:?}: {}",
-                output.exit,
-                output.stderr.text()
-            ),
-        })
+        Err(SandboxError::Setup { detail: format!("`true` ended with {:?}: {}", output.exit, output.stderr.text()) })
     }
 }
 
 impl Sandbox for Bubblewrap {
-    fn run(
-        &self,
-        mut command: SandboxCommand,
-    ) -> BoxFuture<'_, Result<SandboxOutput, SandboxError>> {
+    fn run(&self, mut command: SandboxCommand) -> BoxFuture<'_, Result<SandboxOutput, SandboxError>> {
         Box::pin(async move {
             let args = self.profile.arguments(&command)?;
             // Dropped is cancelled, not aborted: a sandbox that is just being set up must be ended in order.
@@ -127,7 +100,5 @@ fn find(program: &Path) -> Option<PathBuf> {
         return program.is_file().then(|| program.to_owned());
     }
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }

@@ -28,10 +28,7 @@ pub enum Keep {
 impl Default for Keep {
     /// What a model can read at once: errors tend to be at the end, what was run at the beginning.
     fn default() -> Self {
-        Self::HeadAndTail {
-            head: 12 * 1024,
-            tail: 20 * 1024,
-        }
+        Self::HeadAndTail { head: 12 * 1024, tail: 20 * 1024 }
     }
 }
 
@@ -89,12 +86,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(keep: Keep) -> Self {
-        Self {
-            keep,
-            head: Vec::new(),
-            tail: VecDeque::new(),
-            total: 0,
-        }
+        Self { keep, head: Vec::new(), tail: VecDeque::new(), total: 0 }
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), SandboxError> {
@@ -114,11 +106,7 @@ impl Recorder {
     }
 
     pub(super) fn finish(self) -> Captured {
-        Captured {
-            head: self.head,
-            tail: self.tail.into(),
-            total: self.total,
-        }
+        Captured { head: self.head, tail: self.tail.into(), total: self.total }
     }
 }
 
@@ -133,13 +121,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(sink: Option<LineSink>, stream: Stream) -> Self {
-        Self {
-            sink,
-            stream,
-            open: Vec::new(),
-            logged: 0,
-            unlogged: 0,
-        }
+        Self { sink, stream, open: Vec::new(), logged: 0, unlogged: 0 }
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) {
@@ -163,10 +145,7 @@ impl Lines {
             self.emit();
         }
         if let (Some(sink), 1..) = (&self.sink, self.unlogged) {
-            sink(
-                self.stream,
-                format!("[... {} more bytes not logged ...]", self.unlogged).as_bytes(),
-            );
+            sink(self.stream, format!("[... {} more bytes not logged ...]", self.unlogged).as_bytes());
         }
     }
 
@@ -242,17 +221,13 @@ mod tests {
     fn all_means_all_or_an_error() {
         let mut recorder = Recorder::new(Keep::All(4));
         recorder.push(b"abcd").unwrap();
-        assert!(matches!(
-            recorder.push(b"e"),
-            Err(SandboxError::TooMuchOutput { limit: 4 })
-        ));
+        assert!(matches!(recorder.push(b"e"), Err(SandboxError::TooMuchOutput { limit: 4 })));
     }
 
     #[test]
     fn a_flood_is_logged_up_to_its_limit_and_said() {
         let line = vec![b'x'; MAX_LINE_BYTES];
-        let pieces: Vec<&[u8]> =
-            std::iter::repeat_n(&line[..], 2 * MAX_LOGGED_BYTES / MAX_LINE_BYTES).collect();
+        let pieces: Vec<&[u8]> = std::iter::repeat_n(&line[..], 2 * MAX_LOGGED_BYTES / MAX_LINE_BYTES).collect();
         let lines = lines_of(&pieces);
         assert!(lines.iter().map(Vec::len).sum::<usize>() <= MAX_LOGGED_BYTES + 64);
         assert!(String::from_utf8_lossy(lines.last().unwrap()).contains("not logged"));

@@ -23,8 +23,7 @@ pub(super) fn sweep(etc: &Path) {
 
 /// Kills the process if it still is the one that was seen.
 fn end(pid: i32, etc: &Path) {
-    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-    else {
+    let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
         return;
     };
     if is_orphan(pid, etc) {
@@ -46,17 +45,12 @@ fn is_orphan(pid: i32, etc: &Path) -> bool {
 }
 
 fn name(pid: i32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .ok()
-        .map(|name| name.trim_end().to_owned())
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
 }
 
 fn field(pid: i32, name: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(|value| value.trim().to_owned())
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
 fn is_first_of_namespace(pid: i32) -> bool {
@@ -67,7 +61,5 @@ fn is_first_of_namespace(pid: i32) -> bool {
 
 fn has_argument(pid: i32, argument: &Path) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    arguments
-        .split(|byte| *byte == 0)
-        .any(|one| one == argument.as_os_str().as_bytes())
+    arguments.split(|byte| *byte == 0).any(|one| one == argument.as_os_str().as_bytes())
 }

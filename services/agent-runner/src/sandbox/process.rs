@@ -45,40 +45,16 @@ pub(super) async fn run(
     let first = match timeout(SETUP_TIMEOUT, sandbox.stands()).await {
         Ok(first) => first?,
         Err(_) => {
-            return Err(SandboxError::Setup {
-                detail: format!("not ready after {SETUP_TIMEOUT:?}"),
-            });
+            return Err(SandboxError::Setup { detail: format!("not ready after {SETUP_TIMEOUT:?}") });
         }
     };
     let began = Instant::now();
-    let SandboxCommand {
-        stdin,
-        limits,
-        keep,
-        cancel,
-        on_output,
-        ..
-    } = command;
-    let Started {
-        mut child,
-        stdin: input,
-        stdout,
-        stderr,
-    } = sandbox;
+    let SandboxCommand { stdin, limits, keep, cancel, on_output, keeps: _kept_to_the_end, .. } = command;
+    let Started { mut child, stdin: input, stdout, stderr } = sandbox;
 
     let mut streams = std::pin::pin!(async {
-        let out = pump(
-            stdout,
-            Recorder::new(keep),
-            on_output.clone(),
-            Stream::Stdout,
-        );
-        let err = pump(
-            stderr,
-            Recorder::new(keep),
-            on_output.clone(),
-            Stream::Stderr,
-        );
+        let out = pump(stdout, Recorder::new(keep), on_output.clone(), Stream::Stdout);
+        let err = pump(stderr, Recorder::new(keep), on_output.clone(), Stream::Stderr);
         let (stdout, stderr, ()) = tokio::try_join!(out, err, feed(input, stdin))?;
         Ok::<_, SandboxError>((stdout, stderr))
     });
@@ -108,18 +84,9 @@ pub(super) async fn run(
     let (stdout, stderr) = match read {
         Some(read) => read?,
         // Nobody is left who could hold the pipes open.
-        None => timeout(END_TIMEOUT, streams)
-            .await
-            .map_err(|_| SandboxError::NotEnded {
-                within: END_TIMEOUT,
-            })??,
+        None => timeout(END_TIMEOUT, streams).await.map_err(|_| SandboxError::NotEnded { within: END_TIMEOUT })??,
     };
-    Ok(SandboxOutput {
-        exit,
-        stdout,
-        stderr,
-        elapsed: began.elapsed(),
-    })
+    Ok(SandboxOutput { exit, stdout, stderr, elapsed: began.elapsed() })
 }
 
 /// A bubblewrap process that has not yet said anything.
@@ -142,16 +109,8 @@ fn start(program: PathBuf, args: Vec<OsString>) -> Result<Started, SandboxError>
         .spawn();
     let mut child = spawned.map_err(|source| SandboxError::Spawn { program, source })?;
     match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
-        (Some(stdin), Some(stdout), Some(stderr)) => Ok(Started {
-            child,
-            stdin,
-            stdout,
-            stderr,
-        }),
-        _ => Err(SandboxError::Io {
-            doing: "taking its pipes",
-            source: io::ErrorKind::BrokenPipe.into(),
-        }),
+        (Some(stdin), Some(stdout), Some(stderr)) => Ok(Started { child, stdin, stdout, stderr }),
+        _ => Err(SandboxError::Io { doing: "taking its pipes", source: io::ErrorKind::BrokenPipe.into() }),
     }
 }
 
@@ -162,21 +121,13 @@ impl Started {
         if !matches!(said, Ok(READY)) {
             return Err(self.complaint().await);
         }
-        FirstProcess::of(&self.child).map_err(|source| SandboxError::Io {
-            doing: "finding its first process",
-            source,
-        })
+        FirstProcess::of(&self.child).map_err(|source| SandboxError::Io { doing: "finding its first process", source })
     }
 
     async fn complaint(&mut self) -> SandboxError {
         let mut said = Vec::new();
         // What can not be read is not said.
-        drop(
-            (&mut self.stderr)
-                .take(MAX_COMPLAINT_BYTES)
-                .read_to_end(&mut said)
-                .await,
-        );
+        drop((&mut self.stderr).take(MAX_COMPLAINT_BYTES).read_to_end(&mut said).await);
         let detail = String::from_utf8_lossy(&said).trim().to_owned();
         if is_about_user_namespaces(&detail) {
             SandboxError::NoUserNamespaces { detail }
@@ -188,9 +139,7 @@ impl Started {
 
 /// bubblewrap has no code for it, only words.
 fn is_about_user_namespaces(complaint: &str) -> bool {
-    ["new namespace", "user namespace", "uid map", "gid map"]
-        .iter()
-        .any(|words| complaint.contains(words))
+    ["new namespace", "user namespace", "uid map", "gid map"].iter().any(|words| complaint.contains(words))
 }
 
 /// The first process of the pid namespace: when it is gone, all are.
@@ -202,16 +151,9 @@ impl FirstProcess {
     fn of(child: &Child) -> io::Result<Self> {
         let parent = child.id().ok_or(io::ErrorKind::NotFound)?;
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-        let pid = children
-            .split_whitespace()
-            .next()
-            .and_then(|pid| pid.parse().ok())
-            .and_then(Pid::from_raw);
+        let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         // It can not have been replaced by another: it waits for the prelude, which waits for us.
-        Ok(Self(pidfd_open(
-            pid.ok_or(io::ErrorKind::NotFound)?,
-            PidfdFlags::empty(),
-        )?))
+        Ok(Self(pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?))
     }
 
     /// Kills what is left and waits until nothing is.
@@ -222,9 +164,7 @@ impl FirstProcess {
         match gone.map_err(io::Error::other).and_then(|gone| gone) {
             Ok(true) => {}
             Ok(false) => {
-                return Err(SandboxError::NotEnded {
-                    within: END_TIMEOUT,
-                });
+                return Err(SandboxError::NotEnded { within: END_TIMEOUT });
             }
             Err(source) => return Err(SandboxError::Io { doing, source }),
         }
@@ -232,9 +172,7 @@ impl FirstProcess {
         match timeout(END_TIMEOUT, child.wait()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(source)) => Err(SandboxError::Io { doing, source }),
-            Err(_) => Err(SandboxError::NotEnded {
-                within: END_TIMEOUT,
-            }),
+            Err(_) => Err(SandboxError::NotEnded { within: END_TIMEOUT }),
         }
     }
 
@@ -257,9 +195,7 @@ impl FirstProcess {
 
 fn code_of(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 async fn feed(mut input: ChildStdin, stdin: Bytes) -> Result<(), SandboxError> {
@@ -270,10 +206,9 @@ async fn feed(mut input: ChildStdin, stdin: Bytes) -> Result<(), SandboxError> {
     };
     match written.await {
         // A command need not read what it is given.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(SandboxError::Io {
-            doing: "writing its input",
-            source: error,
-        }),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(SandboxError::Io { doing: "writing its input", source: error })
+        }
         _ => Ok(()),
     }
 }
@@ -288,10 +223,7 @@ async fn pump(
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = from.read(&mut chunk).await;
-        match read.map_err(|source| SandboxError::Io {
-            doing: "reading its output",
-            source,
-        })? {
+        match read.map_err(|source| SandboxError::Io { doing: "reading its output", source })? {
             0 => break,
             n => {
                 lines.push(&chunk[..n]);

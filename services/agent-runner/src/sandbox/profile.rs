@@ -88,45 +88,24 @@ pub(super) struct Profile {
 
 impl Profile {
     /// Writes the made-up `/etc` below `state_dir`.
-    pub(super) fn prepare(
-        state_dir: &Path,
-        read_only: Vec<PathBuf>,
-        path: Vec<PathBuf>,
-    ) -> Result<Self, SandboxError> {
-        for path in read_only
-            .iter()
-            .chain(&path)
-            .chain([&state_dir.to_path_buf()])
-        {
+    pub(super) fn prepare(state_dir: &Path, read_only: Vec<PathBuf>, path: Vec<PathBuf>) -> Result<Self, SandboxError> {
+        for path in read_only.iter().chain(&path).chain([&state_dir.to_path_buf()]) {
             if !path.is_absolute() {
                 return Err(SandboxError::NotAbsolute { path: path.clone() });
             }
         }
         let etc = state_dir.join("sandbox").join("etc");
-        write_etc(&etc).map_err(|source| SandboxError::Files {
-            path: etc.clone(),
-            source,
-        })?;
-        Ok(Self {
-            etc,
-            read_only,
-            path,
-        })
+        write_etc(&etc).map_err(|source| SandboxError::Files { path: etc.clone(), source })?;
+        Ok(Self { etc, read_only, path })
     }
 
     /// The arguments of bubblewrap for `command`.
-    pub(super) fn arguments(
-        &self,
-        command: &SandboxCommand,
-    ) -> Result<Vec<OsString>, SandboxError> {
+    pub(super) fn arguments(&self, command: &SandboxCommand) -> Result<Vec<OsString>, SandboxError> {
         let mut args = Arguments::default();
         args.isolate();
         args.system(self, command.limits.tmp_bytes);
         for mount in &command.mounts {
-            if let Some(path) = [&mount.host, &mount.at]
-                .into_iter()
-                .find(|path| !path.is_absolute())
-            {
+            if let Some(path) = [&mount.host, &mount.at].into_iter().find(|path| !path.is_absolute()) {
                 return Err(SandboxError::NotAbsolute { path: path.clone() });
             }
             let flag = match mount.access {
@@ -141,11 +120,7 @@ impl Profile {
         args.push(["--chdir".as_ref(), command.cwd.as_os_str()]);
         args.push(["--", "/usr/bin/bash", "-c", PRELUDE, "nightcrew"]);
         args.limits(&command.limits);
-        args.push([if command.merge_stderr {
-            "merge"
-        } else {
-            "apart"
-        }]);
+        args.push([if command.merge_stderr { "merge" } else { "apart" }]);
         args.push(&command.argv);
         Ok(args.0)
     }
@@ -160,30 +135,10 @@ impl Arguments {
     }
 
     fn isolate(&mut self) {
-        self.push([
-            "--unshare-user",
-            "--disable-userns",
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-        ]);
-        self.push([
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-            "--hostname",
-            "nightcrew",
-        ]);
+        self.push(["--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-net", "--unshare-ipc"]);
+        self.push(["--unshare-uts", "--unshare-cgroup-try", "--hostname", "nightcrew"]);
         // bubblewrap always sets no_new_privs. A session of its own keeps it off the runner's terminal.
-        self.push([
-            "--die-with-parent",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-            "--uid",
-            USER,
-            "--gid",
-            USER,
-        ]);
+        self.push(["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--uid", USER, "--gid", USER]);
     }
 
     fn system(&mut self, profile: &Profile, tmp_bytes: u64) {
@@ -194,11 +149,7 @@ impl Arguments {
                 Err(_) => self.push(["--ro-bind-try", link, link]),
             }
         }
-        self.push([
-            "--ro-bind".as_ref(),
-            profile.etc.as_os_str(),
-            "/etc".as_ref(),
-        ]);
+        self.push(["--ro-bind".as_ref(), profile.etc.as_os_str(), "/etc".as_ref()]);
         for name in HOST_ETC {
             let path = format!("/etc/{name}");
             self.push(["--ro-bind-try", &path, &path]);
@@ -207,16 +158,10 @@ impl Arguments {
             self.push(["--ro-bind-try".as_ref(), path.as_os_str(), path.as_os_str()]);
         }
         self.push(["--proc", "/proc", "--dev", "/dev"]);
-        for folder in READ_ONLY_PROC
-            .into_iter()
-            .filter(|folder| Path::new(folder).exists())
-        {
+        for folder in READ_ONLY_PROC.into_iter().filter(|folder| Path::new(folder).exists()) {
             self.push(["--ro-bind", folder, folder]);
         }
-        for file in HIDDEN_PROC
-            .into_iter()
-            .filter(|file| Path::new(file).exists())
-        {
+        for file in HIDDEN_PROC.into_iter().filter(|file| Path::new(file).exists()) {
             self.push(["--ro-bind", "/dev/null", file]);
         }
         for folder in ["/dev/shm", "/tmp", HOME] {
@@ -233,15 +178,8 @@ impl Arguments {
         path.push(PATH);
         self.push(["--clearenv"]);
         let run_id = command.run_id.to_string().into();
-        let known = [
-            ("PATH", path),
-            ("HOME", HOME.into()),
-            ("LANG", "C.UTF-8".into()),
-        ];
-        let given = command
-            .env
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.clone()));
+        let known = [("PATH", path), ("HOME", HOME.into()), ("LANG", "C.UTF-8".into())];
+        let given = command.env.iter().map(|(name, value)| (name.as_str(), value.clone()));
         for (name, value) in known.into_iter().chain(given).chain([("RUN_ID", run_id)]) {
             self.push(["--setenv".into(), name.into(), value]);
         }
@@ -249,12 +187,7 @@ impl Arguments {
 
     fn limits(&mut self, limits: &Limits) {
         let kib = |bytes: u64| bytes.div_ceil(1024);
-        for limit in [
-            kib(limits.file_bytes),
-            kib(limits.data_bytes),
-            limits.open_files,
-            limits.processes,
-        ] {
+        for limit in [kib(limits.file_bytes), kib(limits.data_bytes), limits.open_files, limits.processes] {
             self.push([limit.to_string()]);
         }
     }
@@ -264,19 +197,10 @@ impl Arguments {
 fn write_etc(etc: &Path) -> io::Result<()> {
     fs::create_dir_all(etc.join("alternatives"))?;
     let files = [
-        (
-            "passwd",
-            format!("agent:x:{USER}:{USER}:agent:{HOME}:/bin/bash\n"),
-        ),
+        ("passwd", format!("agent:x:{USER}:{USER}:agent:{HOME}:/bin/bash\n")),
         ("group", format!("agent:x:{USER}:\n")),
-        (
-            "hosts",
-            "127.0.0.1 localhost nightcrew\n::1 localhost nightcrew\n".to_owned(),
-        ),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
+        ("hosts", "127.0.0.1 localhost nightcrew\n::1 localhost nightcrew\n".to_owned()),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         ("ld.so.cache", String::new()),
     ];
     for (name, content) in files {
@@ -287,10 +211,7 @@ fn write_etc(etc: &Path) -> io::Result<()> {
         // By rename, because another process may be mounting it.
         let mut new = tempfile::NamedTempFile::new_in(etc)?;
         io::Write::write_all(&mut new, content.as_bytes())?;
-        fs::set_permissions(
-            new.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o644),
-        )?;
+        fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         new.persist(path).map_err(|error| error.error)?;
     }
     Ok(())
@@ -313,17 +234,9 @@ mod tests {
         command.mounts.push(Mount::writable("/a", "/work"));
         let args = profile.arguments(&command).unwrap();
         let at = |what: &str| args.iter().rposition(|arg| arg == what).unwrap();
-        assert_eq!(
-            args[at("RUN_ID") + 1],
-            OsString::from(command.run_id.to_string())
-        );
+        assert_eq!(args[at("RUN_ID") + 1], OsString::from(command.run_id.to_string()));
         assert!(at("--remount-ro") > at("/work"));
-        assert!(
-            args[at("PATH") + 1]
-                .to_str()
-                .unwrap()
-                .starts_with("/opt/bin:")
-        );
+        assert!(args[at("PATH") + 1].to_str().unwrap().starts_with("/opt/bin:"));
         assert!(!args.contains(&OsString::from("--share-net")));
     }
 
@@ -333,9 +246,6 @@ mod tests {
         let profile = Profile::prepare(state.path(), vec![], vec![]).unwrap();
         let mut command = SandboxCommand::new(RunId::from_uuid(Uuid::from_u128(7)), ["true"]);
         command.mounts.push(Mount::read_only("a", "/work"));
-        assert!(matches!(
-            profile.arguments(&command),
-            Err(SandboxError::NotAbsolute { .. })
-        ));
+        assert!(matches!(profile.arguments(&command), Err(SandboxError::NotAbsolute { .. })));
     }
 }

@@ -7,8 +7,7 @@ use serde::Deserialize;
 
 use super::{HandledBy, ToolContext, ToolOutput, ToolSpec, schema, text};
 use crate::worktree::{
-    Author, Changes, Commit, CommitError, From, GitError, HistoryError, SnapshotError, Worktree,
-    WorktreePath,
+    Author, Changes, Commit, CommitError, From, GitError, HistoryError, SnapshotError, Worktree, WorktreePath,
 };
 
 /// Commits that a log shows unless told otherwise.
@@ -82,27 +81,17 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
     match arguments.operation {
         Operation::Status => status(worktree).await.unwrap_or_else(of_history),
         Operation::Diff => {
-            let from = if arguments.from == Some(Since::Base) {
-                From::Base
-            } else {
-                From::Head
-            };
+            let from = if arguments.from == Some(Since::Base) { From::Base } else { From::Head };
             let changes = worktree.diff(from, path.as_ref()).await;
             changes.map_or_else(of_history, |changes| diff(&changes))
         }
         Operation::Log => {
             let max = arguments.max.unwrap_or(DEFAULT_LOG).clamp(1, MAX_LOG);
-            worktree
-                .log(max, path.as_ref())
-                .await
-                .map_or_else(|error| of_git(&error), ToolOutput::ok)
+            worktree.log(max, path.as_ref()).await.map_or_else(|error| of_git(&error), ToolOutput::ok)
         }
         Operation::Show => {
             let revision = arguments.revision.as_deref().unwrap_or("HEAD");
-            worktree
-                .show(revision, path.as_ref())
-                .await
-                .map_or_else(of_history, ToolOutput::ok)
+            worktree.show(revision, path.as_ref()).await.map_or_else(of_history, ToolOutput::ok)
         }
         Operation::Commit => match context.refuse_changes() {
             Some(refusal) => refusal,
@@ -122,10 +111,7 @@ impl Arguments {
             ("from", self.from.is_some(), &[Diff]),
             ("max", self.max.is_some(), &[Log]),
         ];
-        match given
-            .into_iter()
-            .find(|(_, given, operations)| *given && !operations.contains(&self.operation))
-        {
+        match given.into_iter().find(|(_, given, operations)| *given && !operations.contains(&self.operation)) {
             Some((name, ..)) => Err(ToolOutput::error(format!(
                 "`{name}` means nothing to {:?}: leave it out. (commit: message; diff: path, from; log: path, max; show: revision, path)",
                 self.operation
@@ -135,11 +121,7 @@ impl Arguments {
     }
 
     fn path(&self) -> Result<Option<WorktreePath>, ToolOutput> {
-        self.path
-            .as_deref()
-            .map(text::path)
-            .transpose()
-            .map_err(|error| ToolOutput::of_file(&error))
+        self.path.as_deref().map(text::path).transpose().map_err(|error| ToolOutput::of_file(&error))
     }
 }
 
@@ -154,11 +136,7 @@ async fn status(worktree: &Worktree) -> Result<ToolOutput, HistoryError> {
         worktree.repository().base(),
         worktree.base().short(),
     );
-    content.push_str(&if changes.is_empty() {
-        "Nothing to commit.\n".into()
-    } else {
-        summary(&changes)
-    });
+    content.push_str(&if changes.is_empty() { "Nothing to commit.\n".into() } else { summary(&changes) });
     Ok(ToolOutput::ok(content))
 }
 
@@ -171,12 +149,7 @@ fn diff(changes: &Changes) -> ToolOutput {
     let mut shown = 0;
     for file in &changes.files {
         if shown + file.diff.len() > MAX_DIFF_BYTES {
-            writeln!(
-                content,
-                "\n[diff of {} and what follows left out; name a path]",
-                file.path
-            )
-            .ok();
+            writeln!(content, "\n[diff of {} and what follows left out; name a path]", file.path).ok();
             break;
         }
         shown += file.diff.len();
@@ -195,11 +168,7 @@ fn summary(changes: &Changes) -> String {
             Modified => "changed",
             Deleted => "deleted",
         };
-        let size = if file.binary {
-            "binary".to_owned()
-        } else {
-            format!("+{} -{}", file.added, file.removed)
-        };
+        let size = if file.binary { "binary".to_owned() } else { format!("+{} -{}", file.added, file.removed) };
         writeln!(text, "{what:<8}{}  {size}", file.path).ok();
     }
     if changes.more > 0 {
@@ -209,34 +178,19 @@ fn summary(changes: &Changes) -> String {
 }
 
 async fn commit(context: &ToolContext, message: &str) -> ToolOutput {
-    let author = Author {
-        agent: context.agent.clone(),
-        at: context.at,
-    };
-    let subject = message
-        .trim()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let author = Author { agent: context.agent.clone(), at: context.at };
+    let subject = message.trim().lines().next().unwrap_or_default().trim().to_owned();
     let branch = context.worktree.branch();
     let (commit, how) = match context.worktree.commit(message, &author).await {
         Ok(Commit::Made(commit)) => (commit, "Committed"),
         Ok(Commit::Again(commit)) => (commit, "Already committed"),
         Ok(Commit::Nothing { head }) => {
-            return ToolOutput::ok(format!(
-                "There is nothing to commit: {branch} is at {}.",
-                head.short()
-            ));
+            return ToolOutput::ok(format!("There is nothing to commit: {branch} is at {}.", head.short()));
         }
         Err(error) => return of_commit(error),
     };
     let said = ToolOutput::ok(format!("{how} {} on {branch}: {subject}", commit.short()));
-    ToolOutput {
-        commit: Some(super::Committed { commit, subject }),
-        ..said
-    }
+    ToolOutput { commit: Some(super::Committed { commit, subject }), ..said }
 }
 
 fn of_commit(error: CommitError) -> ToolOutput {

@@ -56,17 +56,8 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
         Ok(glob) => glob,
         Err(error) => return error,
     };
-    let depth = arguments.depth.unwrap_or(if glob.is_some() {
-        usize::MAX
-    } else {
-        DEFAULT_DEPTH
-    });
-    let walk = Walk {
-        start,
-        depth: depth.max(1),
-        ignored: arguments.ignored,
-        max: MAX_SEEN,
-    };
+    let depth = arguments.depth.unwrap_or(if glob.is_some() { usize::MAX } else { DEFAULT_DEPTH });
+    let walk = Walk { start, depth: depth.max(1), ignored: arguments.ignored, max: MAX_SEEN };
     let _reading = context.worktree.shared().await;
     let files = context.worktree.files().clone();
     super::blocking(move || list(&files, &walk, glob.as_ref())).await
@@ -77,32 +68,17 @@ fn list(files: &Files, walk: &Walk, glob: Option<&GlobMatcher>) -> ToolOutput {
         Ok(walked) => walked,
         Err(error) => return ToolOutput::of_file(&error),
     };
-    let matches = |found: &&Found| {
-        glob.is_none_or(|glob| glob.is_match(&found.path) && found.kind != Kind::Folder)
-    };
+    let matches = |found: &&Found| glob.is_none_or(|glob| glob.is_match(&found.path) && found.kind != Kind::Folder);
     let found: Vec<&Found> = walked.found.iter().filter(matches).collect();
-    let mut content: String = found
-        .iter()
-        .take(MAX_LISTED)
-        .map(|found| entry(found))
-        .collect();
+    let mut content: String = found.iter().take(MAX_LISTED).map(|found| entry(found)).collect();
     if found.is_empty() {
         content.push_str("[nothing]");
     }
     if found.len() > MAX_LISTED {
-        write!(
-            content,
-            "[{} more; name a folder or a glob]",
-            found.len() - MAX_LISTED
-        )
-        .ok();
+        write!(content, "[{} more; name a folder or a glob]", found.len() - MAX_LISTED).ok();
     }
     if !walked.complete {
-        write!(
-            content,
-            "[only the first {MAX_SEEN} entries were looked at; name a folder]"
-        )
-        .ok();
+        write!(content, "[only the first {MAX_SEEN} entries were looked at; name a folder]").ok();
     }
     ToolOutput::ok(content).truncated(found.len().min(MAX_LISTED) as u64, found.len() as u64)
 }
@@ -121,14 +97,8 @@ fn entry(found: &Found) -> String {
 /// A pattern for paths from the root of the worktree; without a slash it is one for names.
 pub(super) fn glob(pattern: &str) -> Result<GlobMatcher, ToolOutput> {
     let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
-    let anywhere = if pattern.contains('/') {
-        pattern.to_owned()
-    } else {
-        format!("**/{pattern}")
-    };
-    let built = globset::GlobBuilder::new(anywhere.trim_start_matches('/'))
-        .literal_separator(true)
-        .build();
+    let anywhere = if pattern.contains('/') { pattern.to_owned() } else { format!("**/{pattern}") };
+    let built = globset::GlobBuilder::new(anywhere.trim_start_matches('/')).literal_separator(true).build();
     built
         .map(|glob| glob.compile_matcher())
         .map_err(|error| ToolOutput::error(format!("The glob is not right: {error}.")))

@@ -41,20 +41,12 @@ pub struct Committed {
 impl ToolOutput {
     /// An answer that did what was asked.
     pub fn ok(content: impl Into<String>) -> Self {
-        Self {
-            content: bounded(content.into()),
-            is_error: false,
-            truncated: None,
-            commit: None,
-        }
+        Self { content: bounded(content.into()), is_error: false, truncated: None, commit: None }
     }
 
     /// An answer that says what went wrong, and how to mend it.
     pub fn error(content: impl Into<String>) -> Self {
-        Self {
-            is_error: true,
-            ..Self::ok(content)
-        }
+        Self { is_error: true, ..Self::ok(content) }
     }
 
     /// An error with all of its causes. It is none that a model can mend, so people are told as well.
@@ -74,12 +66,8 @@ impl ToolOutput {
     pub(super) fn of_file(error: &FileError) -> Self {
         match error {
             FileError::Io { .. } => Self::failure("The file can not be used", error),
-            FileError::NotFound { .. } => Self::error(format!(
-                "{error}. Use list or search to find what there is."
-            )),
-            FileError::IsFolder { .. } => {
-                Self::error(format!("{error}. Use list to see what is in it."))
-            }
+            FileError::NotFound { .. } => Self::error(format!("{error}. Use list or search to find what there is.")),
+            FileError::IsFolder { .. } => Self::error(format!("{error}. Use list to see what is in it.")),
             _ => Self::error(format!("{error}.")),
         }
     }

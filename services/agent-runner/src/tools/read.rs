@@ -59,15 +59,9 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
     let files = context.worktree.files().clone();
     super::blocking(move || match files.read(&path) {
         Ok(file) => {
-            let (first, limit) = (
-                arguments.offset.unwrap_or(1),
-                arguments.limit.unwrap_or(DEFAULT_LINES),
-            );
+            let (first, limit) = (arguments.offset.unwrap_or(1), arguments.limit.unwrap_or(DEFAULT_LINES));
             let part = Part::of(file, first.max(1), limit.max(1));
-            part.map_or_else(
-                |error| ToolOutput::failure("The file can not be read", &error),
-                Part::answer,
-            )
+            part.map_or_else(|error| ToolOutput::failure("The file can not be read", &error), Part::answer)
         }
         Err(error) => ToolOutput::of_file(&error),
     })
@@ -90,12 +84,7 @@ struct Part {
 impl Part {
     fn of(file: File, first: usize, limit: usize) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        let mut part = Self {
-            first,
-            bytes,
-            whole: true,
-            ..Self::default()
-        };
+        let mut part = Self { first, bytes, whole: true, ..Self::default() };
         let mut reader = BufReader::with_capacity(64 * 1024, file.take(MAX_SCAN_BYTES));
         part.is_binary = text::is_binary(reader.fill_buf()?);
         if part.is_binary {
@@ -130,10 +119,7 @@ impl Part {
         }
         if self.shown == 0 {
             let lines = text::count(self.lines, "line");
-            return ToolOutput::error(format!(
-                "The file has only {lines}: offset {} is behind its end.",
-                self.first
-            ));
+            return ToolOutput::error(format!("The file has only {lines}: offset {} is behind its end.", self.first));
         }
         let last = self.first + self.shown - 1;
         let mut content = self.text;

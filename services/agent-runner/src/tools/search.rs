@@ -84,9 +84,7 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
     let expression = match expression {
         Ok(expression) => expression,
         Err(error) => {
-            return ToolOutput::error(format!(
-                "The pattern is no regular expression that can be used: {error}"
-            ));
+            return ToolOutput::error(format!("The pattern is no regular expression that can be used: {error}"));
         }
     };
     let mut search = Search {
@@ -139,12 +137,7 @@ impl Search {
                 Err(error) => return Err(error),
             }
         }
-        let walk = Walk {
-            start: start.clone(),
-            depth: usize::MAX,
-            ignored: false,
-            max: MAX_SEEN,
-        };
+        let walk = Walk { start: start.clone(), depth: usize::MAX, ignored: false, max: MAX_SEEN };
         let walked = self.files.walk(&walk)?;
         if !walked.complete {
             self.seen.stopped = Some("there are too many files: name a folder");
@@ -153,11 +146,7 @@ impl Search {
             let Kind::File { bytes } = found.kind else {
                 continue;
             };
-            if self
-                .glob
-                .as_ref()
-                .is_some_and(|glob| !glob.is_match(&found.path))
-            {
+            if self.glob.as_ref().is_some_and(|glob| !glob.is_match(&found.path)) {
                 continue;
             }
             if self.cancel.is_cancelled() || Instant::now() > self.until {
@@ -185,14 +174,10 @@ impl Search {
         let mut hits = BTreeSet::new();
         for (n, line) in lines.iter().enumerate() {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
-            if self
-                .expression
-                .is_match(line.strip_suffix(b"\r").unwrap_or(line))
-            {
+            if self.expression.is_match(line.strip_suffix(b"\r").unwrap_or(line)) {
                 self.seen.matches += 1;
                 if self.seen.matches > MAX_MATCHES {
-                    self.seen.stopped =
-                        Some("there are more matches: make the pattern or the path narrower");
+                    self.seen.stopped = Some("there are more matches: make the pattern or the path narrower");
                     break;
                 }
                 hits.insert(n);
@@ -209,10 +194,8 @@ impl Seen {
     }
 
     fn show(&mut self, path: &Path, lines: &[&[u8]], hits: &BTreeSet<usize>, around: usize) {
-        let shown: BTreeSet<usize> = hits
-            .iter()
-            .flat_map(|hit| hit.saturating_sub(around)..(hit + around + 1).min(lines.len()))
-            .collect();
+        let shown: BTreeSet<usize> =
+            hits.iter().flat_map(|hit| hit.saturating_sub(around)..(hit + around + 1).min(lines.len())).collect();
         let mut last = None;
         for n in shown {
             if around > 0 && last.is_some_and(|last| last + 1 < n) {
@@ -235,10 +218,8 @@ impl Seen {
         if self.matches == 0 {
             content.push_str("[no line matches]\n");
         } else {
-            let (lines, files) = (
-                text::count(self.matches.min(MAX_MATCHES), "matching line"),
-                text::count(self.files, "file"),
-            );
+            let (lines, files) =
+                (text::count(self.matches.min(MAX_MATCHES), "matching line"), text::count(self.files, "file"));
             writeln!(content, "[{lines} in {files}]").ok();
         }
         if let Some(why) = self.stopped {

@@ -21,10 +21,7 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
 /// What is kept of the output: what was run is said first, what went wrong last.
-const KEEP: Keep = Keep::HeadAndTail {
-    head: 10 * 1024,
-    tail: 22 * 1024,
-};
+const KEEP: Keep = Keep::HeadAndTail { head: 10 * 1024, tail: 22 * 1024 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,9 +55,7 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
             "The command must be text of at most {limit} KiB; write longer scripts to a file."
         ));
     }
-    let wall = timeout_s
-        .map_or(DEFAULT_TIMEOUT, Duration::from_secs)
-        .clamp(Duration::from_secs(1), MAX_TIMEOUT);
+    let wall = timeout_s.map_or(DEFAULT_TIMEOUT, Duration::from_secs).clamp(Duration::from_secs(1), MAX_TIMEOUT);
     let mut mounts = context.worktree.mounts();
     if context.read_only {
         for mount in &mut mounts {
@@ -72,12 +67,10 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
         cwd: WORKTREE.into(),
         merge_stderr: true,
         keep: KEEP,
-        limits: Limits {
-            wall,
-            ..Limits::default()
-        },
+        limits: Limits { wall, ..Limits::default() },
         cancel: context.cancel.clone(),
         on_output: context.line_sink("shell"),
+        keeps: Some(context.worktree.keep()),
         ..SandboxCommand::new(context.run_id, ["bash", "-c", &command])
     };
     let _alone = context.worktree.exclusive().await;
@@ -101,10 +94,6 @@ fn answer(output: &SandboxOutput, wall: Duration) -> ToolOutput {
     };
     content.push_str(&ending);
     let kept = output.stdout.total - output.stdout.cut();
-    let answer = if output.exit.success() {
-        ToolOutput::ok(content)
-    } else {
-        ToolOutput::error(content)
-    };
+    let answer = if output.exit.success() { ToolOutput::ok(content) } else { ToolOutput::error(content) };
     answer.truncated(kept, output.stdout.total)
 }

@@ -35,11 +35,7 @@ pub(super) fn line(line: &[u8], max: usize) -> String {
         return String::from_utf8_lossy(line).into_owned();
     }
     let text = String::from_utf8_lossy(&line[..max]);
-    format!(
-        "{}[... {} bytes cut]",
-        text.trim_end_matches('\u{fffd}'),
-        line.len() - max
-    )
+    format!("{}[... {} bytes cut]", text.trim_end_matches('\u{fffd}'), line.len() - max)
 }
 
 /// A line with its number, as `read` and `edit` show it.
@@ -49,11 +45,7 @@ pub(super) fn numbered(number: usize, text: &str) -> String {
 
 /// "1 line", "2 lines".
 pub(super) fn count(n: usize, what: &str) -> String {
-    if n == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{n} {what}s")
-    }
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 #[cfg(test)]

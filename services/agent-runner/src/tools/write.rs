@@ -34,10 +34,7 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
     }
     let Arguments { path, content } = arguments;
     if content.len() > MAX_CONTENT_BYTES {
-        return ToolOutput::error(format!(
-            "The content has {} bytes; {MAX_CONTENT_BYTES} are allowed.",
-            content.len()
-        ));
+        return ToolOutput::error(format!("The content has {} bytes; {MAX_CONTENT_BYTES} are allowed.", content.len()));
     }
     let path = match text::path(&path) {
         Ok(path) => path,
@@ -46,11 +43,7 @@ pub(super) async fn call(context: &ToolContext, arguments: Arguments) -> ToolOut
     let _writing = context.worktree.exclusive().await;
     let files = context.worktree.files().clone();
     super::blocking(move || {
-        let size = format!(
-            "{}, {} bytes",
-            text::count(content.lines().count(), "line"),
-            content.len()
-        );
+        let size = format!("{}, {} bytes", text::count(content.lines().count(), "line"), content.len());
         let shown = path.as_path().display();
         match files.replace(&path, content.as_bytes()) {
             Ok(true) => ToolOutput::ok(format!("Replaced {shown} ({size}).")),

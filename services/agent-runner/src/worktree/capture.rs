@@ -76,31 +76,17 @@ impl Worktree {
             .tree(Access::ReadOnly)
             .env("GIT_INDEX_FILE", index())
             .stdin([removed, lines(&plan.take)].concat());
-        let script = then
-            .identity
-            .into_iter()
-            .fold(script, |script, (name, value)| script.env(name, value));
+        let script = then.identity.into_iter().fold(script, |script, (name, value)| script.env(name, value));
         let words = self.git.words(script).await?;
-        Ok(Captured {
-            words,
-            left_out: plan.left_out,
-        })
+        Ok(Captured { words, left_out: plan.left_out })
     }
 
     async fn tracked(&self) -> Result<Vec<Tracked>, GitError> {
         let doing = "list tracked files";
         let call = Call::git(doing, ["ls-files", "-z", "--stage"]).env("GIT_INDEX_FILE", index());
         let listing = self.git.run(call).await?.into_bytes();
-        let records = listing
-            .split(|byte| *byte == 0)
-            .filter(|record| !record.is_empty());
-        records
-            .map(Tracked::parse)
-            .collect::<Option<_>>()
-            .ok_or_else(|| GitError::Answer {
-                doing,
-                answer: "?".into(),
-            })
+        let records = listing.split(|byte| *byte == 0).filter(|record| !record.is_empty());
+        records.map(Tracked::parse).collect::<Option<_>>().ok_or_else(|| GitError::Answer { doing, answer: "?".into() })
     }
 }
 
@@ -119,10 +105,7 @@ impl Tracked {
     fn parse(record: &[u8]) -> Option<Self> {
         let tab = record.iter().position(|byte| *byte == b'\t')?;
         let path = PathBuf::from(OsString::from_vec(record[tab + 1..].to_vec()));
-        Some(Self {
-            path,
-            is_submodule: record.starts_with(b"160000 "),
-        })
+        Some(Self { path, is_submodule: record.starts_with(b"160000 ") })
     }
 }
 
@@ -136,45 +119,25 @@ struct Plan {
 
 impl Plan {
     fn make(files: &Files, tracked: &[Tracked]) -> Result<Self, SnapshotError> {
-        let walk = Walk {
-            start: WorktreePath::root(),
-            depth: usize::MAX,
-            ignored: false,
-            max: MAX_ENTRIES,
-        };
+        let walk = Walk { start: WorktreePath::root(), depth: usize::MAX, ignored: false, max: MAX_ENTRIES };
         let walked = files.walk(&walk).map_err(SnapshotError::Files)?;
         if !walked.complete {
             return Err(SnapshotError::TooManyFiles { limit: MAX_ENTRIES });
         }
-        let known: HashSet<&Path> = tracked
-            .iter()
-            .map(|tracked| tracked.path.as_path())
-            .collect();
-        let submodules: HashSet<&Path> = tracked
-            .iter()
-            .filter(|tracked| tracked.is_submodule)
-            .map(|tracked| tracked.path.as_path())
-            .collect();
+        let known: HashSet<&Path> = tracked.iter().map(|tracked| tracked.path.as_path()).collect();
+        let submodules: HashSet<&Path> =
+            tracked.iter().filter(|tracked| tracked.is_submodule).map(|tracked| tracked.path.as_path()).collect();
         let mut plan = Self::default();
         for found in walked.found {
-            let in_submodule = found
-                .path
-                .ancestors()
-                .any(|folder| submodules.contains(folder));
+            let in_submodule = found.path.ancestors().any(|folder| submodules.contains(folder));
             match found.kind {
                 Kind::File { .. } | Kind::Link if in_submodule => {
                     plan.leave(&found.path, Why::Submodule);
                 }
                 // git refuses to follow it, and would refuse to hold it.
                 Kind::Link if is_gitmodules(&found.path) => plan.leave(&found.path, Why::Odd),
-                Kind::File { bytes }
-                    if bytes > MAX_FILE_BYTES && !known.contains(found.path.as_path()) =>
-                {
-                    return Err(SnapshotError::FileTooLarge {
-                        path: found.path,
-                        bytes,
-                        limit: MAX_FILE_BYTES,
-                    });
+                Kind::File { bytes } if bytes > MAX_FILE_BYTES && !known.contains(found.path.as_path()) => {
+                    return Err(SnapshotError::FileTooLarge { path: found.path, bytes, limit: MAX_FILE_BYTES });
                 }
                 Kind::File { .. } | Kind::Link => {
                     plan.take.insert(found.path);
@@ -191,11 +154,7 @@ impl Plan {
             }
             let status = |path: &Path| files.status(path).map(Kind::of);
             // This process may be allowed what a command is not.
-            let locked = tracked
-                .path
-                .ancestors()
-                .skip(1)
-                .any(|folder| matches!(status(folder), Ok(Kind::Locked)));
+            let locked = tracked.path.ancestors().skip(1).any(|folder| matches!(status(folder), Ok(Kind::Locked)));
             match status(&tracked.path) {
                 _ if locked => {}
                 Ok(Kind::File { .. } | Kind::Link) => {
@@ -213,24 +172,17 @@ impl Plan {
 
     fn leave(&mut self, path: &Path, why: Why) {
         if self.left_out.len() < MAX_LEFT_OUT {
-            self.left_out.push(LeftOut {
-                path: path.display().to_string(),
-                why,
-            });
+            self.left_out.push(LeftOut { path: path.display().to_string(), why });
         }
     }
 }
 
 fn is_gitmodules(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.eq_ignore_ascii_case(OsStr::new(".gitmodules")))
+    path.file_name().is_some_and(|name| name.eq_ignore_ascii_case(OsStr::new(".gitmodules")))
 }
 
 fn lines(paths: &BTreeSet<PathBuf>) -> Vec<u8> {
-    paths
-        .iter()
-        .flat_map(|path| path.as_os_str().as_bytes().iter().copied().chain([0]))
-        .collect()
+    paths.iter().flat_map(|path| path.as_os_str().as_bytes().iter().copied().chain([0])).collect()
 }
 
 /// Removes what a git that was killed left locked. Whoever calls has the git folder for itself.

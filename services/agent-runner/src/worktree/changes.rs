@@ -51,53 +51,25 @@ pub struct ChangedFile {
 
 impl Git {
     /// What changed from one commit or tree to another, in all files or below `path`.
-    pub(super) async fn changes(
-        &self,
-        from: &str,
-        to: &str,
-        path: Option<&Path>,
-    ) -> Result<Changes, GitError> {
+    pub(super) async fn changes(&self, from: &str, to: &str, path: Option<&Path>) -> Result<Changes, GitError> {
         let doing = "compare";
         let call = |form: &[&str]| {
-            let mut args: Vec<_> = [
-                "diff-tree",
-                "-r",
-                "--no-renames",
-                "--no-ext-diff",
-                "--no-textconv",
-            ]
-            .into();
+            let mut args: Vec<_> = ["diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv"].into();
             args.extend(form);
             args.extend([from, to, "--"]);
             let args = args.into_iter().map(Into::into);
-            Call::git(
-                doing,
-                args.chain(path.map(|path| path.as_os_str().to_owned())),
-            )
+            Call::git(doing, args.chain(path.map(|path| path.as_os_str().to_owned())))
         };
         let summary = self.run(call(&["-z", "--raw", "--numstat"]));
-        let diffs = self.run(call(&["-p", "--no-color"]).keep(Keep::HeadAndTail {
-            head: MAX_DIFFS_BYTES,
-            tail: 0,
-        }));
+        let diffs = self.run(call(&["-p", "--no-color"]).keep(Keep::HeadAndTail { head: MAX_DIFFS_BYTES, tail: 0 }));
         let (summary, diffs) = tokio::try_join!(summary, diffs)?;
         let summary = parse_summary(&summary.into_bytes());
-        let mut files = summary.ok_or_else(|| GitError::Answer {
-            doing,
-            answer: "an unknown summary".into(),
-        })?;
+        let mut files = summary.ok_or_else(|| GitError::Answer { doing, answer: "an unknown summary".into() })?;
         let cut = diffs.cut() > 0;
-        attach(
-            &mut files,
-            &String::from_utf8_lossy(&diffs.into_bytes()),
-            cut,
-        );
+        attach(&mut files, &String::from_utf8_lossy(&diffs.into_bytes()), cut);
         let more = files.len().saturating_sub(MAX_FILES);
         files.truncate(MAX_FILES);
-        Ok(Changes {
-            files: files.into_iter().map(|(file, _)| file).collect(),
-            more,
-        })
+        Ok(Changes { files: files.into_iter().map(|(file, _)| file).collect(), more })
     }
 }
 
@@ -114,17 +86,7 @@ fn parse_summary(output: &[u8]) -> Option<Vec<(ChangedFile, usize)>> {
             b'T' => (FileChange::Modified, 2),
             _ => (FileChange::Modified, 1),
         };
-        files.push((
-            ChangedFile {
-                path,
-                change,
-                added: 0,
-                removed: 0,
-                binary: false,
-                diff: String::new(),
-            },
-            patches,
-        ));
+        files.push((ChangedFile { path, change, added: 0, removed: 0, binary: false, diff: String::new() }, patches));
     }
     for (file, _) in &mut files {
         let field = String::from_utf8_lossy(fields.next()?).into_owned();
@@ -140,11 +102,7 @@ fn parse_summary(output: &[u8]) -> Option<Vec<(ChangedFile, usize)>> {
 fn attach(files: &mut [(ChangedFile, usize)], patch: &str, cut: bool) {
     let mut parts: Vec<&str> = Vec::new();
     let mut rest = patch;
-    while let Some(next) = rest
-        .get(1..)
-        .and_then(|inner| inner.find("\ndiff --git "))
-        .map(|at| at + 2)
-    {
+    while let Some(next) = rest.get(1..).and_then(|inner| inner.find("\ndiff --git ")).map(|at| at + 2) {
         let (part, later) = rest.split_at(next);
         parts.push(part);
         rest = later;
@@ -159,16 +117,11 @@ fn attach(files: &mut [(ChangedFile, usize)], patch: &str, cut: bool) {
             whole = !(cut && n == last);
         }
         if file.diff.len() > MAX_DIFF_BYTES {
-            file.diff
-                .truncate(file.diff.floor_char_boundary(MAX_DIFF_BYTES));
+            file.diff.truncate(file.diff.floor_char_boundary(MAX_DIFF_BYTES));
             whole = false;
         }
         if !whole {
-            let said = if file.diff.is_empty() {
-                "[diff left out]\n"
-            } else {
-                "\n[... rest of the diff cut ...]\n"
-            };
+            let said = if file.diff.is_empty() { "[diff left out]\n" } else { "\n[... rest of the diff cut ...]\n" };
             file.diff.push_str(said);
         }
     }
@@ -178,8 +131,7 @@ fn attach(files: &mut [(ChangedFile, usize)], patch: &str, cut: bool) {
 mod tests {
     use super::*;
 
-    const RAW: &[u8] =
-        b":000000 100644 0 1 A\0new\0:100644 000000 1 0 D\0old\0:100644 120000 1 2 T\0was file\0\
+    const RAW: &[u8] = b":000000 100644 0 1 A\0new\0:100644 000000 1 0 D\0old\0:100644 120000 1 2 T\0was file\0\
                          2\t0\tnew\x000\t3\told\0-\t-\twas file\0";
 
     #[test]
@@ -188,35 +140,20 @@ mod tests {
         let patch = "diff --git a/new b/new\n+diff --git in content\n+x\ndiff --git a/old b/old\n-y\n\
                      diff --git a/was b/was\n-file\ndiff --git a/was b/was\n+link\n";
         attach(&mut files, patch, false);
-        let seen: Vec<_> = files
-            .iter()
-            .map(|(file, _)| (file.change, file.added, file.removed, file.binary))
-            .collect();
-        let expected = [
-            (FileChange::Added, 2, 0, false),
-            (FileChange::Deleted, 0, 3, false),
-            (FileChange::Modified, 0, 0, true),
-        ];
+        let seen: Vec<_> = files.iter().map(|(file, _)| (file.change, file.added, file.removed, file.binary)).collect();
+        let expected =
+            [(FileChange::Added, 2, 0, false), (FileChange::Deleted, 0, 3, false), (FileChange::Modified, 0, 0, true)];
         assert_eq!(seen, expected);
-        assert_eq!(
-            files[0].0.diff,
-            "diff --git a/new b/new\n+diff --git in content\n+x\n"
-        );
+        assert_eq!(files[0].0.diff, "diff --git a/new b/new\n+diff --git in content\n+x\n");
         assert!(files[2].0.diff.ends_with("+link\n") && files[2].0.diff.contains("-file\n"));
     }
 
     #[test]
     fn what_is_cut_is_said() {
         let mut files = parse_summary(RAW).unwrap();
-        let long = format!(
-            "diff --git a/new b/new\n+{}\ndiff --git a/old b/old\n-y",
-            "x".repeat(MAX_DIFF_BYTES)
-        );
+        let long = format!("diff --git a/new b/new\n+{}\ndiff --git a/old b/old\n-y", "x".repeat(MAX_DIFF_BYTES));
         attach(&mut files, &long, true);
-        assert!(
-            files[0].0.diff.len() < MAX_DIFF_BYTES + 64
-                && files[0].0.diff.contains("rest of the diff cut")
-        );
+        assert!(files[0].0.diff.len() < MAX_DIFF_BYTES + 64 && files[0].0.diff.contains("rest of the diff cut"));
         assert!(files[1].0.diff.contains("rest of the diff cut"));
         assert_eq!(files[2].0.diff, "[diff left out]\n");
     }

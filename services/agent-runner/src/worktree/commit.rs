@@ -83,15 +83,7 @@ impl Worktree {
         let email = format!("{name}@agents.nightcrew.invalid");
         let identity = identity(name, &email, author.at.as_second());
         let args = &[message.as_str(), &run_id, INDEX];
-        let words = self
-            .capture(Then {
-                doing: "commit",
-                script: COMMIT,
-                args,
-                identity,
-            })
-            .await?
-            .words;
+        let words = self.capture(Then { doing: "commit", script: COMMIT, args, identity }).await?.words;
         match <[String; 2]>::try_from(words) {
             Ok([what, commit]) => {
                 let commit = commit_id("commit", commit)?;
@@ -113,19 +105,14 @@ impl Worktree {
         if head == self.base {
             return Ok(None);
         }
-        self.mirror
-            .push(&self.slot.git_dir().join("objects"), &head, &self.branch)
-            .await?;
+        self.mirror.push(&self.slot.git_dir().join("objects"), &head, &self.branch).await?;
         Ok(Some(head))
     }
 
     /// The head of the run's branch.
     pub async fn head(&self) -> Result<CommitId, GitError> {
         let doing = "name the branch's head";
-        let mut words = self
-            .git
-            .words(Call::git(doing, ["rev-parse", "--verify", "HEAD"]))
-            .await?;
+        let mut words = self.git.words(Call::git(doing, ["rev-parse", "--verify", "HEAD"])).await?;
         commit_id(doing, words.pop().unwrap_or_default())
     }
 }
@@ -144,26 +131,15 @@ pub enum PublishError {
 /// The message without trailers that claim a run: only the runner says which one it was.
 fn clean(message: &str) -> Result<String, CommitError> {
     if message.len() > MAX_MESSAGE_BYTES {
-        return Err(CommitError::MessageTooLong {
-            limit: MAX_MESSAGE_BYTES,
-        });
+        return Err(CommitError::MessageTooLong { limit: MAX_MESSAGE_BYTES });
     }
     let claims = |line: &&str| {
         let name = line.split_once(':').map_or("", |(name, _)| name.trim());
         !name.eq_ignore_ascii_case(TRAILER)
     };
-    let clean: Vec<&str> = message
-        .trim()
-        .lines()
-        .map(str::trim_end)
-        .filter(claims)
-        .collect();
+    let clean: Vec<&str> = message.trim().lines().map(str::trim_end).filter(claims).collect();
     let clean = clean.join("\n").trim().replace('\0', "");
-    if clean.is_empty() {
-        Err(CommitError::EmptyMessage)
-    } else {
-        Ok(clean + "\n")
-    }
+    if clean.is_empty() { Err(CommitError::EmptyMessage) } else { Ok(clean + "\n") }
 }
 
 #[cfg(test)]
@@ -172,17 +148,8 @@ mod tests {
 
     #[test]
     fn a_message_can_not_claim_a_run() {
-        assert_eq!(
-            clean("fix: x\n\nbody\n\nRun-Id: 1\nrun-id : 2\n").unwrap(),
-            "fix: x\n\nbody\n"
-        );
-        assert!(matches!(
-            clean(" \n Run-Id: 1"),
-            Err(CommitError::EmptyMessage)
-        ));
-        assert!(matches!(
-            clean(&"x".repeat(MAX_MESSAGE_BYTES + 1)),
-            Err(CommitError::MessageTooLong { .. })
-        ));
+        assert_eq!(clean("fix: x\n\nbody\n\nRun-Id: 1\nrun-id : 2\n").unwrap(), "fix: x\n\nbody\n");
+        assert!(matches!(clean(" \n Run-Id: 1"), Err(CommitError::EmptyMessage)));
+        assert!(matches!(clean(&"x".repeat(MAX_MESSAGE_BYTES + 1)), Err(CommitError::MessageTooLong { .. })));
     }
 }

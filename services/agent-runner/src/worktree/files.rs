@@ -37,15 +37,9 @@ impl WorktreePath {
 
     /// Takes `a/b`, `./a/b` and `/work/a/b`.
     pub fn try_new(text: &str) -> Result<Self, FileError> {
-        let refused = |why| FileError::Refused {
-            path: text.to_owned(),
-            why,
-        };
+        let refused = |why| FileError::Refused { path: text.to_owned(), why };
         if text.len() > MAX_PATH_BYTES {
-            return Err(FileError::Refused {
-                path: text.chars().take(100).collect(),
-                why: "it is too long",
-            });
+            return Err(FileError::Refused { path: text.chars().take(100).collect(), why: "it is too long" });
         }
         if text.contains('\0') {
             return Err(refused("it contains a zero byte"));
@@ -61,9 +55,7 @@ impl WorktreePath {
                 }
                 Component::Normal(name) => clean.push(name),
                 Component::ParentDir => {
-                    return Err(refused(
-                        "`..` is not allowed: name it from the root of the worktree",
-                    ));
+                    return Err(refused("`..` is not allowed: name it from the root of the worktree"));
                 }
                 Component::RootDir | Component::Prefix(_) => {
                     return Err(refused("it lies outside the worktree, /work"));
@@ -176,11 +168,7 @@ impl Files {
     /// The files below `root`; `scratch` is a folder on the same file system, where new files are made.
     pub(super) fn open(root: &Path, scratch: &Path) -> io::Result<Self> {
         let folder = |path| rustix::fs::openat(CWD, path, FOLDER | OFlags::NOFOLLOW, Mode::empty());
-        Ok(Self {
-            root: folder(root)?,
-            scratch: folder(scratch)?,
-            next: AtomicU64::new(0),
-        })
+        Ok(Self { root: folder(root)?, scratch: folder(scratch)?, next: AtomicU64::new(0) })
     }
 
     /// Opens a file for reading. Links are followed as long as they stay inside.
@@ -198,50 +186,35 @@ impl Files {
     pub fn replace(&self, path: &WorktreePath, content: &[u8]) -> Result<bool, FileError> {
         let at = path.as_path();
         let (Some(name), Some(parent)) = (at.file_name(), at.parent()) else {
-            return Err(FileError::IsFolder {
-                path: at.to_owned(),
-            });
+            return Err(FileError::IsFolder { path: at.to_owned() });
         };
         let folder = self.make_folders(parent)?;
         let old = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => Some(Mode::from_raw_mode(stat.st_mode)),
                 FileType::Symlink => {
-                    return Err(FileError::IsLink {
-                        path: at.to_owned(),
-                    });
+                    return Err(FileError::IsLink { path: at.to_owned() });
                 }
                 FileType::Directory => {
-                    return Err(FileError::IsFolder {
-                        path: at.to_owned(),
-                    });
+                    return Err(FileError::IsFolder { path: at.to_owned() });
                 }
                 _ => {
-                    return Err(FileError::NotAFile {
-                        path: at.to_owned(),
-                    });
+                    return Err(FileError::NotAFile { path: at.to_owned() });
                 }
             },
             Err(Errno::NOENT) => None,
             Err(error) => return Err(FileError::at(at, error)),
         };
         let mode = old.unwrap_or(Mode::from_raw_mode(0o644)) & Mode::from_raw_mode(0o777);
-        self.put(&folder, name, content, mode)
-            .map_err(|error| FileError::at(at, error))?;
+        self.put(&folder, name, content, mode).map_err(|error| FileError::at(at, error))?;
         Ok(old.is_some())
     }
 
     fn put(&self, folder: &OwnedFd, name: &OsStr, content: &[u8], mode: Mode) -> io::Result<()> {
         // Two processes never share a scratch folder, so a number is enough; a file left by one that died is overwritten.
         let new = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let flags =
-            OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(
-            &self.scratch,
-            &new,
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?);
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&self.scratch, &new, flags, Mode::from_raw_mode(0o600))?);
         let moved = file.write_all(content).and_then(|()| {
             rustix::fs::fchmod(&file, mode)?;
             Ok(rustix::fs::renameat(&self.scratch, &new, folder, name)?)
@@ -258,11 +231,7 @@ impl Files {
         let mut made = PathBuf::new();
         for component in path {
             made.push(component);
-            match rustix::fs::mkdirat(
-                &self.folder(made.parent().unwrap_or(Path::new("")))?,
-                component,
-                FOLDER_MODE,
-            ) {
+            match rustix::fs::mkdirat(&self.folder(made.parent().unwrap_or(Path::new("")))?, component, FOLDER_MODE) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(FileError::at(&made, error)),
             }
@@ -272,24 +241,18 @@ impl Files {
 
     /// Opens a folder; links that stay inside are followed.
     fn folder(&self, path: &Path) -> Result<OwnedFd, FileError> {
-        self.open_at(path, FOLDER, ResolveFlags::empty())
-            .map_err(|error| FileError::at(path, error))
+        self.open_at(path, FOLDER, ResolveFlags::empty()).map_err(|error| FileError::at(path, error))
     }
 
     /// Opens a folder that was found by walking.
     pub(super) fn folder_found(&self, path: &Path) -> Result<OwnedFd, FileError> {
-        self.open_at(path, FOLDER, ResolveFlags::NO_SYMLINKS)
-            .map_err(|error| FileError::at(path, error))
+        self.open_at(path, FOLDER, ResolveFlags::NO_SYMLINKS).map_err(|error| FileError::at(path, error))
     }
 
     /// What is at `path`, when the way there has no link. Nothing is opened.
     pub(super) fn status(&self, path: &Path) -> Result<Status, FileError> {
         let stat = self
-            .open_at(
-                path,
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                ResolveFlags::NO_SYMLINKS,
-            )
+            .open_at(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, ResolveFlags::NO_SYMLINKS)
             .and_then(rustix::fs::fstat)
             .map_err(|error| FileError::at(path, error))?;
         Ok(Status {
@@ -309,21 +272,13 @@ impl Files {
         };
         match open().map_err(|error| FileError::at(path, error))? {
             (file, FileType::RegularFile) => Ok(File::from(file)),
-            (_, FileType::Directory) => Err(FileError::IsFolder {
-                path: path.to_owned(),
-            }),
-            _ => Err(FileError::NotAFile {
-                path: path.to_owned(),
-            }),
+            (_, FileType::Directory) => Err(FileError::IsFolder { path: path.to_owned() }),
+            _ => Err(FileError::NotAFile { path: path.to_owned() }),
         }
     }
 
     fn open_at(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..MAX_RETRIES {
             match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
@@ -335,9 +290,7 @@ impl Files {
     }
 }
 
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -347,30 +300,13 @@ mod tests {
 
     #[test]
     fn paths_that_leave_or_touch_git_are_refused() {
-        for text in [
-            "..",
-            "a/../b",
-            "/etc/passwd",
-            "/workx",
-            ".git",
-            "a/.git/config",
-            "/work/.GIT",
-            "a\0b",
-        ] {
+        for text in ["..", "a/../b", "/etc/passwd", "/workx", ".git", "a/.git/config", "/work/.GIT", "a\0b"] {
             assert!(WorktreePath::try_new(text).is_err(), "{text:?}");
         }
-        for (text, clean) in [
-            ("", ""),
-            (".", ""),
-            ("/work", ""),
-            ("./a//b/", "a/b"),
-            ("/work/a", "a"),
-            (".github", ".github"),
-        ] {
-            assert_eq!(
-                WorktreePath::try_new(text).unwrap().as_path(),
-                Path::new(clean)
-            );
+        for (text, clean) in
+            [("", ""), (".", ""), ("/work", ""), ("./a//b/", "a/b"), ("/work/a", "a"), (".github", ".github")]
+        {
+            assert_eq!(WorktreePath::try_new(text).unwrap().as_path(), Path::new(clean));
         }
     }
 }

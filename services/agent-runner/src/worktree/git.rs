@@ -5,10 +5,8 @@ use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use schemas::RunId;
 
-use super::{GIT_DIR, MIRROR_OBJECTS, WORKTREE};
-use crate::sandbox::{
-    Access, Captured, Exit, Keep, Limits, Mount, Sandbox, SandboxCommand, SandboxError,
-};
+use super::{GIT_DIR, MIRROR_OBJECTS, WORKTREE, slot::Slot};
+use crate::sandbox::{Access, Captured, Exit, Keep, Limits, Mount, Sandbox, SandboxCommand, SandboxError};
 
 /// How long one call may take. A capture of 200,000 files takes some 10 s on a cold cache.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -44,8 +42,7 @@ const SETTINGS: [(&str, &str); 15] = [
 pub(super) struct Git {
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) run_id: RunId,
-    pub(super) repository: PathBuf,
-    pub(super) tree: PathBuf,
+    pub(super) slot: Arc<Slot>,
     pub(super) mirror_objects: PathBuf,
 }
 
@@ -63,17 +60,8 @@ pub(super) struct Call {
 
 impl Call {
     /// One git command. `doing` names it in errors.
-    pub(super) fn git(
-        doing: &'static str,
-        args: impl IntoIterator<Item = impl Into<OsString>>,
-    ) -> Self {
-        Self::new(
-            doing,
-            ["git".into()]
-                .into_iter()
-                .chain(args.into_iter().map(Into::into))
-                .collect(),
-        )
+    pub(super) fn git(doing: &'static str, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self::new(doing, ["git".into()].into_iter().chain(args.into_iter().map(Into::into)).collect())
     }
 
     /// Several git commands in one sandbox: a bash script of ours and its arguments.
@@ -82,20 +70,8 @@ impl Call {
         script: &str,
         args: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> Self {
-        let bash = [
-            "bash".into(),
-            "-euo".into(),
-            "pipefail".into(),
-            "-c".into(),
-            script.into(),
-            "git".into(),
-        ];
-        Self::new(
-            doing,
-            bash.into_iter()
-                .chain(args.into_iter().map(Into::into))
-                .collect(),
-        )
+        let bash = ["bash".into(), "-euo".into(), "pipefail".into(), "-c".into(), script.into(), "git".into()];
+        Self::new(doing, bash.into_iter().chain(args.into_iter().map(Into::into)).collect())
     }
 
     fn new(doing: &'static str, argv: Vec<OsString>) -> Self {
@@ -149,11 +125,7 @@ impl Git {
     pub(super) async fn run(&self, call: Call) -> Result<Captured, GitError> {
         let doing = call.doing;
         let (exit, stdout, said) = self.start(call).await?;
-        if exit.success() {
-            Ok(stdout)
-        } else {
-            Err(GitError::Failed { doing, exit, said })
-        }
+        if exit.success() { Ok(stdout) } else { Err(GitError::Failed { doing, exit, said }) }
     }
 
     /// What `call` prints, as lines of words that are known to be ASCII.
@@ -178,37 +150,20 @@ impl Git {
 
     fn command(&self, call: Call) -> SandboxCommand {
         let mut mounts = vec![Mount::read_only(&self.mirror_objects, MIRROR_OBJECTS)];
-        mounts.push(Mount {
-            host: self.repository.clone(),
-            at: GIT_DIR.into(),
-            access: call.repository,
-        });
-        mounts.extend(call.tree.map(|access| Mount {
-            host: self.tree.clone(),
-            at: WORKTREE.into(),
-            access,
-        }));
+        mounts.push(Mount { host: self.slot.git_dir(), at: GIT_DIR.into(), access: call.repository });
+        mounts.extend(call.tree.map(|access| Mount { host: self.slot.tree(), at: WORKTREE.into(), access }));
         mounts.extend(call.mounts);
         let mut env = environment();
-        env.extend([
-            ("GIT_DIR".into(), GIT_DIR.into()),
-            ("GIT_WORK_TREE".into(), WORKTREE.into()),
-        ]);
+        env.extend([("GIT_DIR".into(), GIT_DIR.into()), ("GIT_WORK_TREE".into(), WORKTREE.into())]);
         env.extend(call.env);
         SandboxCommand {
             env,
             mounts,
-            cwd: if call.tree.is_some() {
-                WORKTREE.into()
-            } else {
-                "/".into()
-            },
+            cwd: if call.tree.is_some() { WORKTREE.into() } else { "/".into() },
             stdin: call.stdin,
             keep: call.keep,
-            limits: Limits {
-                wall: TIMEOUT,
-                ..Limits::default()
-            },
+            keeps: Some(self.slot.clone()),
+            limits: Limits { wall: TIMEOUT, ..Limits::default() },
             ..SandboxCommand::new(self.run_id, call.argv)
         }
     }
@@ -227,9 +182,7 @@ pub(super) fn environment() -> Vec<(String, OsString)> {
         ("GIT_PAGER", "cat"),
         ("GIT_EDITOR", "false"),
     ];
-    let mut env: Vec<(String, OsString)> = fixed
-        .map(|(name, value)| (name.into(), value.into()))
-        .into();
+    let mut env: Vec<(String, OsString)> = fixed.map(|(name, value)| (name.into(), value.into())).into();
     env.push(("GIT_CONFIG_COUNT".into(), SETTINGS.len().to_string().into()));
     for (n, (key, value)) in SETTINGS.into_iter().enumerate() {
         env.push((format!("GIT_CONFIG_KEY_{n}"), key.into()));

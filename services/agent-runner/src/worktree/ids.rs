@@ -18,14 +18,8 @@ impl CommitId {
     /// Takes 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
     pub fn try_new(text: impl Into<String>) -> Result<Self, InvalidId> {
         let text = text.into();
-        let hex = text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if hex && matches!(text.len(), 40 | 64) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidId { text })
-        }
+        let hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if hex && matches!(text.len(), 40 | 64) { Ok(Self(text)) } else { Err(InvalidId { text }) }
     }
 
     /// The name as text.
@@ -66,32 +60,20 @@ impl Repository {
     /// that runs start from; `HEAD` is the source's own branch.
     pub fn try_new(name: &str, source: &str, base: &str) -> Result<Self, InvalidRepository> {
         let plain = |text: &str, more: &[u8]| {
-            let known = |byte: u8| {
-                byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) || more.contains(&byte)
-            };
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) || more.contains(&byte);
             !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(known)
         };
         if !plain(name, b"") || name.starts_with(['.', '-']) {
-            return Err(InvalidRepository::Name {
-                name: name.to_owned(),
-            });
+            return Err(InvalidRepository::Name { name: name.to_owned() });
         }
         let path = Path::new(source.strip_prefix("file://").unwrap_or(source));
         if !path.is_absolute() {
-            return Err(InvalidRepository::Source {
-                source_text: source.to_owned(),
-            });
+            return Err(InvalidRepository::Source { source_text: source.to_owned() });
         }
         if !plain(base, b"/") || base.starts_with(['-', '/', '.']) || base.contains("..") {
-            return Err(InvalidRepository::Base {
-                base: base.to_owned(),
-            });
+            return Err(InvalidRepository::Base { base: base.to_owned() });
         }
-        Ok(Self {
-            name: name.to_owned(),
-            source: path.to_owned(),
-            base: base.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), source: path.to_owned(), base: base.to_owned() })
     }
 
     /// Its name in the project.
@@ -177,18 +159,8 @@ mod tests {
         for name in ["", "-x", "..", "a/b", ".git", "a b", "a\n"] {
             assert!(Repository::try_new(name, "/r", "main").is_err(), "{name:?}");
         }
-        for source in [
-            "",
-            "r",
-            "https://x/y",
-            "ext::sh -c x",
-            "git@host:x",
-            "file://r",
-        ] {
-            assert!(
-                Repository::try_new("r", source, "main").is_err(),
-                "{source:?}"
-            );
+        for source in ["", "r", "https://x/y", "ext::sh -c x", "git@host:x", "file://r"] {
+            assert!(Repository::try_new("r", source, "main").is_err(), "{source:?}");
         }
         for base in ["", "-x", "a..b", "main^{tree}", "a:b", "a b", "/x", "@{u}"] {
             assert!(Repository::try_new("r", "/r", base).is_err(), "{base:?}");
@@ -200,12 +172,7 @@ mod tests {
     #[test]
     fn commit_ids_are_full_hex() {
         assert!(CommitId::try_new("a".repeat(40)).is_ok());
-        for text in [
-            String::new(),
-            "A".repeat(40),
-            "a".repeat(39),
-            "--upload-pack=x".into(),
-        ] {
+        for text in [String::new(), "A".repeat(40), "a".repeat(39), "--upload-pack=x".into()] {
             assert!(CommitId::try_new(text).is_err());
         }
     }

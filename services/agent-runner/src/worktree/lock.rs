@@ -45,10 +45,7 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock unless somebody holds it.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>, LockError> {
-        take(path).map_err(|source| LockError::Unusable {
-            path: path.to_owned(),
-            source,
-        })
+        take(path).map_err(|source| LockError::Unusable { path: path.to_owned(), source })
     }
 
     /// Takes the lock, waiting for whoever holds it.
@@ -59,10 +56,7 @@ impl Lock {
                 return Ok(lock);
             }
             if began.elapsed() > patience {
-                return Err(LockError::Held {
-                    path: path.to_owned(),
-                    waited: patience,
-                });
+                return Err(LockError::Held { path: path.to_owned(), waited: patience });
             }
             sleep(RETRY).await;
         }
@@ -73,18 +67,13 @@ fn take(path: &Path) -> io::Result<Option<Lock>> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
     // Whoever held it may have removed the file since: then this lock keeps nobody out.
-    let still_there = fs::metadata(path)
-        .is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+    let still_there = fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
     Ok(still_there.then_some(Lock { _file: file }))
 }

@@ -47,6 +47,7 @@ type LastFetch = Arc<tokio::sync::Mutex<Option<Instant>>>;
 pub(super) struct Mirror {
     path: PathBuf,
     source: PathBuf,
+    follows_head: bool,
 }
 
 /// Why a mirror could not be had, or its source not be reached.
@@ -103,6 +104,7 @@ impl Mirror {
         Self {
             path: repos.join(format!("{}.git", repository.name())),
             source: repository.source().to_owned(),
+            follows_head: repository.base() == "HEAD",
         }
     }
 
@@ -130,113 +132,51 @@ impl Mirror {
 
     async fn fetch_now(&self) -> Result<(), MirrorError> {
         let _lock = Lock::take(&self.path.with_extension("lock"), PATIENCE).await?;
-        let folder = |source| MirrorError::Folder {
-            path: self.path.clone(),
-            source,
-        };
+        let folder = |source| MirrorError::Folder { path: self.path.clone(), source };
         clear_locks(&self.path);
         if !self.path.join("HEAD").exists() {
             fs::create_dir_all(&self.path).map_err(folder)?;
-            self.git(
-                "make the mirror",
-                ["init", "--quiet", "--bare", "--template="],
-                None,
-            )
-            .await?;
+            self.git("make the mirror", ["init", "--quiet", "--bare", "--template="], None).await?;
         }
         let source = self.source.as_os_str();
-        let args = [
-            "fetch",
-            "--quiet",
-            "--prune",
-            "--no-auto-maintenance",
-            "--no-write-fetch-head",
-            "--no-tags",
-        ];
+        let args = ["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--no-write-fetch-head", "--no-tags"];
         let args = args
             .into_iter()
             .map(Into::into)
             .chain([source.to_owned()])
-            .chain(
-                [
-                    "+HEAD:refs/nightcrew/source",
-                    "+refs/heads/*:refs/heads/*",
-                    "+refs/tags/*:refs/tags/*",
-                ]
-                .map(Into::into),
-            );
-        self.git("fetch from the source", args, None)
-            .await
-            .map(drop)
+            .chain(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"].map(Into::into))
+            // Many a bare repository has a HEAD that points nowhere, and fetching that fails.
+            .chain(self.follows_head.then(|| "+HEAD:refs/nightcrew/source".into()));
+        self.git("fetch from the source", args, None).await.map(drop)
     }
 
     /// The commit that `revision` (a branch, a tag, a commit, or `HEAD` of the source) names.
     pub(super) async fn resolve(&self, revision: &str) -> Result<CommitId, MirrorError> {
         let names = match revision {
             "HEAD" => vec!["refs/nightcrew/source".to_owned()],
-            _ => vec![
-                format!("refs/heads/{revision}"),
-                format!("refs/tags/{revision}"),
-                revision.to_owned(),
-            ],
+            _ => vec![format!("refs/heads/{revision}"), format!("refs/tags/{revision}"), revision.to_owned()],
         };
         for name in names {
-            let args = [
-                "rev-parse",
-                "--quiet",
-                "--verify",
-                "--end-of-options",
-                &format!("{name}^{{commit}}"),
-            ];
+            let args = ["rev-parse", "--quiet", "--verify", "--end-of-options", &format!("{name}^{{commit}}")];
             let found = self.git("find a commit", args, None).await;
-            if let Some(commit) = found
-                .ok()
-                .and_then(|said| CommitId::try_new(said.trim()).ok())
-            {
+            if let Some(commit) = found.ok().and_then(|said| CommitId::try_new(said.trim()).ok()) {
                 return Ok(commit);
             }
         }
-        Err(MirrorError::NoCommit {
-            revision: revision.to_owned(),
-        })
+        Err(MirrorError::NoCommit { revision: revision.to_owned() })
     }
 
     /// Whether `commit` is here.
     pub(super) async fn has(&self, commit: &CommitId) -> bool {
         let object = format!("{commit}^{{commit}}");
-        self.path.exists()
-            && self
-                .git("find a commit", ["cat-file", "-e", &object], None)
-                .await
-                .is_ok()
+        self.path.exists() && self.git("find a commit", ["cat-file", "-e", &object], None).await.is_ok()
     }
 
     /// Makes `branch` of the source be `commit`, whose objects are in `objects` as far as the mirror lacks them.
-    pub(super) async fn push(
-        &self,
-        objects: &Path,
-        commit: &CommitId,
-        branch: &str,
-    ) -> Result<(), MirrorError> {
-        let args = [
-            "push",
-            "--quiet",
-            "--no-verify",
-            "--no-signed",
-            "--recurse-submodules=no",
-        ]
-        .map(Into::into);
-        let to = [
-            self.source.clone().into_os_string(),
-            format!("+{commit}:refs/heads/{branch}").into(),
-        ];
-        self.git(
-            "push to the source",
-            args.into_iter().chain(to),
-            Some(objects),
-        )
-        .await
-        .map(drop)
+    pub(super) async fn push(&self, objects: &Path, commit: &CommitId, branch: &str) -> Result<(), MirrorError> {
+        let args = ["push", "--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no"].map(Into::into);
+        let to = [self.source.clone().into_os_string(), format!("+{commit}:refs/heads/{branch}").into()];
+        self.git("push to the source", args.into_iter().chain(to), Some(objects)).await.map(drop)
     }
 
     async fn git(
@@ -251,24 +191,14 @@ impl Mirror {
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(environment())
-            .envs([
-                ("HOME", "/nonexistent"),
-                ("LC_ALL", "C"),
-                ("GIT_ALLOW_PROTOCOL", "file"),
-            ])
-            .env(
-                "GIT_CONFIG_GLOBAL",
-                trust(&self.path).map_err(|source| self.folder(source))?,
-            )
+            .envs([("HOME", "/nonexistent"), ("LC_ALL", "C"), ("GIT_ALLOW_PROTOCOL", "file")])
+            .env("GIT_CONFIG_GLOBAL", trust(&self.path).map_err(|source| self.folder(source))?)
             .env("GIT_DIR", &self.path)
             .envs(objects.map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", quote(objects))))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let output = timeout(TIMEOUT, command.output()).await;
-        let output = output.map_err(|_| MirrorError::TimedOut {
-            doing,
-            within: TIMEOUT,
-        })?;
+        let output = output.map_err(|_| MirrorError::TimedOut { doing, within: TIMEOUT })?;
         let output = output.map_err(|source| MirrorError::Spawn { doing, source })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -279,10 +209,7 @@ impl Mirror {
     }
 
     fn folder(&self, source: io::Error) -> MirrorError {
-        MirrorError::Folder {
-            path: self.path.clone(),
-            source,
-        }
+        MirrorError::Folder { path: self.path.clone(), source }
     }
 }
 

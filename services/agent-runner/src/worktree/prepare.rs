@@ -10,8 +10,8 @@ use schemas::RunId;
 use tokio::sync::RwLock;
 
 use super::{
-    BundleError, BundleSource, CommitId, Files, GIT_DIR, GitError, LockError, MIRROR_OBJECTS,
-    Repository, SnapshotRef, StartPoint, WORKTREE, Worktree, Worktrees,
+    BundleError, BundleSource, CommitId, Files, GIT_DIR, GitError, LockError, MIRROR_OBJECTS, Repository, SnapshotRef,
+    StartPoint, WORKTREE, Worktree, Worktrees,
     capture::{INDEX, clear_locks},
     git::{Call, Git},
     mirror::{Mirror, MirrorError},
@@ -124,12 +124,7 @@ impl Worktrees {
         };
         let mut runs = Vec::new();
         for entry in entries {
-            runs.extend(
-                entry?
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<RunId>().ok()),
-            );
+            runs.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()));
         }
         runs.sort();
         Ok(runs)
@@ -146,21 +141,9 @@ impl Worktrees {
         }
         let argv = ["chmod", "--recursive", "--silent", "u+rwX", WORKTREE];
         let mounts = vec![Mount::writable(slot.tree(), WORKTREE)];
-        let unlocked = self
-            .sandbox
-            .run(SandboxCommand {
-                mounts,
-                ..SandboxCommand::new(run_id, argv)
-            })
-            .await;
+        let unlocked = self.sandbox.run(SandboxCommand { mounts, ..SandboxCommand::new(run_id, argv) }).await;
         // Whether it helped shows when the folder is removed.
-        unlocked.map(drop).map_err(|source| {
-            GitError::Sandbox {
-                doing: "clear a worktree",
-                source,
-            }
-            .into()
-        })
+        unlocked.map(drop).map_err(|source| GitError::Sandbox { doing: "clear a worktree", source }.into())
     }
 }
 
@@ -170,27 +153,21 @@ struct Place<'a> {
     run_id: RunId,
     repository: &'a Repository,
     mirror: Mirror,
-    slot: Option<Slot>,
+    slot: Option<Arc<Slot>>,
 }
 
 impl Place<'_> {
     /// A worktree that nobody uses and that holds `wanted`. Otherwise keeps the first free slot.
-    async fn find(
-        &mut self,
-        wanted: Option<&SnapshotRef>,
-    ) -> Result<Option<Worktree>, EnsureError> {
+    async fn find(&mut self, wanted: Option<&SnapshotRef>) -> Result<Option<Worktree>, EnsureError> {
         for slot in Slot::free(&self.worktrees.run_dir(self.run_id)) {
-            let slot = slot?;
-            let base = fs::read_to_string(slot.ready())
-                .ok()
-                .and_then(|base| CommitId::try_new(base).ok());
+            let slot = Arc::new(slot?);
+            let base = fs::read_to_string(slot.ready()).ok().and_then(|base| CommitId::try_new(base).ok());
             let git = self.git(&slot);
             let usable = match (&base, wanted) {
+                _ if !self.mirror.objects().is_dir() => false,
                 (None, _) => false,
                 (Some(_), None) => true,
-                (Some(base), Some(wanted)) => {
-                    *base == wanted.base && is_derived(&git, &wanted.commit).await?
-                }
+                (Some(base), Some(wanted)) => *base == wanted.base && is_derived(&git, &wanted.commit).await?,
             };
             if let (true, Some(base)) = (usable, base) {
                 clear_locks(&slot.git_dir());
@@ -207,41 +184,25 @@ impl Place<'_> {
         restore: &[SnapshotRef],
         bundles: &dyn BundleSource,
     ) -> Result<Worktree, EnsureError> {
-        let slot = self.slot.take().ok_or(EnsureError::NoPlace {
-            run_id: self.run_id,
-        })?;
+        let slot = self.slot.take().ok_or(EnsureError::NoPlace { run_id: self.run_id })?;
         let (base, head) = self.base(start, restore.last()).await?;
         self.worktrees.unlock(self.run_id, &slot).await?;
         let slot = lay_out(slot, self.branch()).await?;
         let git = self.git(&slot);
         for snapshot in restore {
             let bundle = bundles.bundle(snapshot).await;
-            let bundle = bundle.map_err(|source| EnsureError::Bundle {
-                commit: snapshot.commit.clone(),
-                source,
-            })?;
+            let bundle = bundle.map_err(|source| EnsureError::Bundle { commit: snapshot.commit.clone(), source })?;
             unpack(&git, &slot, &bundle).await?;
         }
         let commit = restore.last().map_or(&head, |snapshot| &snapshot.commit);
-        let check_out = Call::script(
-            "check out",
-            CHECK_OUT,
-            [commit.as_str(), head.as_str(), INDEX],
-        );
+        let check_out = Call::script("check out", CHECK_OUT, [commit.as_str(), head.as_str(), INDEX]);
         git.run(check_out.writing().tree(Access::Writable)).await?;
-        finish(&slot, &base).map_err(|source| EnsureError::Folder {
-            path: slot.tree(),
-            source,
-        })?;
+        finish(&slot, &base).map_err(|source| EnsureError::Folder { path: slot.tree(), source })?;
         self.open(slot, base)
     }
 
     /// Where the branch began, and where it is now. The mirror has the former.
-    async fn base(
-        &self,
-        start: &StartPoint,
-        last: Option<&SnapshotRef>,
-    ) -> Result<(CommitId, CommitId), EnsureError> {
+    async fn base(&self, start: &StartPoint, last: Option<&SnapshotRef>) -> Result<(CommitId, CommitId), EnsureError> {
         let fetches = &self.worktrees.fetches;
         let (base, head) = match (last, start) {
             (Some(last), _) => (&last.base, &last.head),
@@ -259,12 +220,9 @@ impl Place<'_> {
         Ok((base.clone(), head.clone()))
     }
 
-    fn open(&self, slot: Slot, base: CommitId) -> Result<Worktree, EnsureError> {
+    fn open(&self, slot: Arc<Slot>, base: CommitId) -> Result<Worktree, EnsureError> {
         let files = Files::open(&slot.tree(), &slot.scratch());
-        let files = files.map_err(|source| EnsureError::Folder {
-            path: slot.tree(),
-            source,
-        })?;
+        let files = files.map_err(|source| EnsureError::Folder { path: slot.tree(), source })?;
         Ok(Worktree {
             run_id: self.run_id,
             repository: self.repository.clone(),
@@ -278,12 +236,11 @@ impl Place<'_> {
         })
     }
 
-    fn git(&self, slot: &Slot) -> Git {
+    fn git(&self, slot: &Arc<Slot>) -> Git {
         Git {
             sandbox: self.worktrees.sandbox.clone(),
             run_id: self.run_id,
-            repository: slot.git_dir(),
-            tree: slot.tree(),
+            slot: Arc::clone(slot),
             mirror_objects: self.mirror.objects(),
         }
     }
@@ -295,19 +252,12 @@ impl Place<'_> {
 
 /// Whether what is in the worktree came from `commit`: it is the newest snapshot of this disk, or one before it.
 async fn is_derived(git: &Git, commit: &CommitId) -> Result<bool, GitError> {
-    git.holds(Call::git(
-        "compare snapshots",
-        ["merge-base", "--is-ancestor", commit.as_str(), SNAPSHOT],
-    ))
-    .await
+    git.holds(Call::git("compare snapshots", ["merge-base", "--is-ancestor", commit.as_str(), SNAPSHOT])).await
 }
 
 async fn unpack(git: &Git, slot: &Slot, bundle: &[u8]) -> Result<(), EnsureError> {
     let path = slot.scratch().join("bundle");
-    fs::write(&path, bundle).map_err(|source| EnsureError::Folder {
-        path: path.clone(),
-        source,
-    })?;
+    fs::write(&path, bundle).map_err(|source| EnsureError::Folder { path: path.clone(), source })?;
     let call = Call::git("unpack a snapshot", ["bundle", "unbundle", BUNDLE]).writing();
     git.run(call.mount(Mount::read_only(&path, BUNDLE))).await?;
     fs::remove_file(&path).map_err(|source| EnsureError::Folder { path, source })
@@ -318,18 +268,12 @@ async fn in_background<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, EnsureError> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other);
-    done.and_then(|done| done)
-        .map_err(|source| EnsureError::Folder {
-            path: path.to_owned(),
-            source,
-        })
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    done.and_then(|done| done).map_err(|source| EnsureError::Folder { path: path.to_owned(), source })
 }
 
 /// Makes an empty worktree and its git folder.
-async fn lay_out(slot: Slot, branch: String) -> Result<Slot, EnsureError> {
+async fn lay_out(slot: Arc<Slot>, branch: String) -> Result<Arc<Slot>, EnsureError> {
     in_background(&slot.tree(), move || {
         slot.clear()?;
         write_folders(&slot, &branch)?;
@@ -341,13 +285,7 @@ async fn lay_out(slot: Slot, branch: String) -> Result<Slot, EnsureError> {
 /// The git folder is written here and not by git, so that nothing is in it but this.
 fn write_folders(slot: &Slot, branch: &str) -> io::Result<()> {
     let git = slot.git_dir();
-    for folder in [
-        "objects/info",
-        "objects/pack",
-        "refs/heads",
-        "refs/nightcrew",
-        "info",
-    ] {
+    for folder in ["objects/info", "objects/pack", "refs/heads", "refs/nightcrew", "info"] {
         fs::create_dir_all(git.join(folder))?;
     }
     fs::create_dir_all(slot.tree())?;
@@ -358,15 +296,9 @@ fn write_folders(slot: &Slot, branch: &str) -> io::Result<()> {
     );
     fs::write(git.join("config"), config)?;
     fs::write(git.join("HEAD"), format!("ref: refs/heads/{branch}\n"))?;
-    fs::write(
-        git.join("objects/info/alternates"),
-        format!("{MIRROR_OBJECTS}\n"),
-    )?;
+    fs::write(git.join("objects/info/alternates"), format!("{MIRROR_OBJECTS}\n"))?;
     // Above every .gitattributes: content is never converted and no filter is run.
-    fs::write(
-        git.join("info/attributes"),
-        "* -text !eol -filter -ident -working-tree-encoding\n",
-    )?;
+    fs::write(git.join("info/attributes"), "* -text !eol -filter -ident -working-tree-encoding\n")?;
     fs::write(slot.dot_git(), format!("gitdir: {GIT_DIR}\n"))?;
     // What the sandbox covers with the above.
     fs::write(slot.tree().join(".git"), "")

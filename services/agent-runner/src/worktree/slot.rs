@@ -58,11 +58,7 @@ impl Slot {
     /// Empties the slot. What says that it is whole goes first.
     pub(super) fn clear(&self) -> io::Result<()> {
         for path in [self.ready(), self.path.clone()] {
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

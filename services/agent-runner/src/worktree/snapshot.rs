@@ -50,12 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// How the journal names it; `bundle` is the SHA-256 of its bundle.
     pub fn reference(&self, bundle: String) -> SnapshotRef {
-        SnapshotRef {
-            base: self.base.clone(),
-            head: self.head.clone(),
-            commit: self.commit.clone(),
-            bundle,
-        }
+        SnapshotRef { base: self.base.clone(), head: self.head.clone(), commit: self.commit.clone(), bundle }
     }
 }
 
@@ -90,17 +85,13 @@ pub enum SnapshotError {
     #[error("the worktree's files could not be found: the process ends")]
     Interrupted,
     /// It has too many files. The agent can mend that.
-    #[error(
-        "the worktree holds more than {limit} files: remove what is generated or name it in .gitignore"
-    )]
+    #[error("the worktree holds more than {limit} files: remove what is generated or name it in .gitignore")]
     TooManyFiles {
         /// The limit.
         limit: usize,
     },
     /// A new file is too large. The agent can mend that.
-    #[error(
-        "{path} has {bytes} bytes, more than the {limit} that a file may have: remove it or name it in .gitignore"
-    )]
+    #[error("{path} has {bytes} bytes, more than the {limit} that a file may have: remove it or name it in .gitignore")]
     FileTooLarge {
         /// The file.
         path: PathBuf,
@@ -110,9 +101,7 @@ pub enum SnapshotError {
         limit: u64,
     },
     /// What changed is too large. The agent can mend that.
-    #[error(
-        "what changed is larger than {limit} bytes: remove what is generated or name it in .gitignore"
-    )]
+    #[error("what changed is larger than {limit} bytes: remove what is generated or name it in .gitignore")]
     TooMuch {
         /// The limit.
         limit: usize,
@@ -122,10 +111,7 @@ pub enum SnapshotError {
 impl SnapshotError {
     /// Whether the agent can mend it, by removing or ignoring files: then this text is for the model.
     pub const fn is_for_the_agent(&self) -> bool {
-        matches!(
-            self,
-            Self::TooManyFiles { .. } | Self::FileTooLarge { .. } | Self::TooMuch { .. }
-        )
+        matches!(self, Self::TooManyFiles { .. } | Self::FileTooLarge { .. } | Self::TooMuch { .. })
     }
 }
 
@@ -133,25 +119,13 @@ impl Worktree {
     /// Saves what changed since `previous`, the newest snapshot that is in the log; `None` when nothing did.
     ///
     /// The same state after the same snapshot gives the same commit, so a repeat after a crash changes nothing.
-    pub async fn snapshot(
-        &self,
-        previous: Option<&SnapshotRef>,
-    ) -> Result<Option<Snapshot>, SnapshotError> {
+    pub async fn snapshot(&self, previous: Option<&SnapshotRef>) -> Result<Option<Snapshot>, SnapshotError> {
         let _alone = self.exclusive().await;
-        let (prerequisite, head) = previous.map_or((&self.base, &self.base), |saved| {
-            (&saved.commit, &saved.head)
-        });
+        let (prerequisite, head) = previous.map_or((&self.base, &self.base), |saved| (&saved.commit, &saved.head));
         let doing = "save the worktree";
         let args = &[prerequisite.as_str(), head.as_str()];
         let identity = identity("Nightcrew", "snapshot@nightcrew.invalid", 0);
-        let captured = self
-            .capture(Then {
-                doing,
-                script: SAVE,
-                args,
-                identity,
-            })
-            .await?;
+        let captured = self.capture(Then { doing, script: SAVE, args, identity }).await?;
         let [commit, head] = match <[String; 2]>::try_from(captured.words) {
             Ok(words) => words.map(|word| commit_id(doing, word)),
             Err(words) if words.is_empty() => return Ok(None),
@@ -159,39 +133,20 @@ impl Worktree {
         };
         let (commit, head) = (commit?, head?);
         let (bundle, changes) = tokio::try_join!(self.bundle(prerequisite), async {
-            Ok(self
-                .git
-                .changes(prerequisite.as_str(), commit.as_str(), None)
-                .await?)
+            Ok(self.git.changes(prerequisite.as_str(), commit.as_str(), None).await?)
         })?;
         let (base, prerequisite) = (self.base.clone(), prerequisite.clone());
-        Ok(Some(Snapshot {
-            bundle,
-            base,
-            head,
-            commit,
-            prerequisite,
-            changes,
-            left_out: captured.left_out,
-        }))
+        Ok(Some(Snapshot { bundle, base, head, commit, prerequisite, changes, left_out: captured.left_out }))
     }
 
     async fn bundle(&self, prerequisite: &CommitId) -> Result<Bytes, SnapshotError> {
-        let args = [
-            "bundle",
-            "create",
-            "--quiet",
-            "-",
-            SNAPSHOT,
-            &format!("^{prerequisite}"),
-        ];
+        let args = ["bundle", "create", "--quiet", "-", SNAPSHOT, &format!("^{prerequisite}")];
         let call = Call::git("bundle the worktree", args).keep(Keep::All(MAX_BUNDLE_BYTES));
         match self.git.run(call).await {
             Ok(bundle) => Ok(bundle.into_bytes().into()),
-            Err(GitError::Sandbox {
-                source: SandboxError::TooMuchOutput { limit },
-                ..
-            }) => Err(SnapshotError::TooMuch { limit }),
+            Err(GitError::Sandbox { source: SandboxError::TooMuchOutput { limit }, .. }) => {
+                Err(SnapshotError::TooMuch { limit })
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -74,9 +74,7 @@ impl Kind {
     /// A command in the sandbox has no privileges, so what counts is what the owner's bits say.
     pub(super) fn of(status: Status) -> Self {
         match status.kind {
-            FileType::RegularFile if status.mode & 0o400 != 0 => Self::File {
-                bytes: status.bytes,
-            },
+            FileType::RegularFile if status.mode & 0o400 != 0 => Self::File { bytes: status.bytes },
             FileType::Directory if status.mode & 0o500 == 0o500 => Self::Folder,
             FileType::RegularFile | FileType::Directory => Self::Locked,
             FileType::Symlink => Self::Link,
@@ -88,25 +86,11 @@ impl Kind {
 impl Files {
     /// Looks for files. `.git` is never looked into nor told.
     pub fn walk(&self, walk: &Walk) -> Result<Walked, FileError> {
-        let mut walker = Walker {
-            files: self,
-            walk,
-            walked: Walked {
-                complete: true,
-                ..Walked::default()
-            },
-            seen: 0,
-        };
+        let mut walker = Walker { files: self, walk, walked: Walked { complete: true, ..Walked::default() }, seen: 0 };
         let start = walk.start.as_path();
         let mut rules = Rules::default();
         if !walk.ignored && !start.as_os_str().is_empty() {
-            for folder in start
-                .ancestors()
-                .skip(1)
-                .collect::<Vec<_>>()
-                .into_iter()
-                .rev()
-            {
+            for folder in start.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
                 rules = rules.and(folder, walker.rules_of(folder));
             }
         }
@@ -135,11 +119,7 @@ impl Walker<'_> {
                     continue;
                 }
             };
-            let rules = if self.walk.ignored {
-                rules
-            } else {
-                rules.and(&folder, self.rules_of(&folder))
-            };
+            let rules = if self.walk.ignored { rules } else { rules.and(&folder, self.rules_of(&folder)) };
             let mut inner = Vec::new();
             for name in names {
                 let path = folder.join(name);
@@ -173,20 +153,14 @@ impl Walker<'_> {
         let descriptor = self.files.folder_found(folder)?;
         let mut names = Vec::new();
         for entry in Dir::read_from(descriptor).map_err(|error| FileError::at(folder, error))? {
-            let name = entry
-                .map_err(|error| FileError::at(folder, error))?
-                .file_name()
-                .to_bytes()
-                .to_vec();
+            let name = entry.map_err(|error| FileError::at(folder, error))?.file_name().to_bytes().to_vec();
             let name = OsString::from_vec(name);
             if name == "." || name == ".." {
                 continue;
             }
             if is_dot_git(&name) {
                 // That of the worktree itself is ours.
-                self.walked
-                    .odd
-                    .extend((!folder.as_os_str().is_empty()).then(|| folder.join(name)));
+                self.walked.odd.extend((!folder.as_os_str().is_empty()).then(|| folder.join(name)));
                 continue;
             }
             if self.seen == self.walk.max {
@@ -205,10 +179,7 @@ impl Walker<'_> {
         let mut bytes = Vec::new();
         file.take(MAX_IGNORE_BYTES).read_to_end(&mut bytes).ok()?;
         let mut builder = GitignoreBuilder::new("");
-        for line in String::from_utf8_lossy(&bytes)
-            .trim_start_matches('\u{feff}')
-            .lines()
-        {
+        for line in String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').lines() {
             // As in git, a pattern that is none matches nothing.
             builder.add_line(None, line).ok();
         }

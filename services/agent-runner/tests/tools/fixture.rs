@@ -11,12 +11,9 @@ use std::{
 };
 
 use agent_runner::{
-    sandbox::{
-        Bubblewrap, BubblewrapConfig, Exit, Mount, Sandbox as _, SandboxCommand, SandboxOutput,
-    },
+    sandbox::{Bubblewrap, BubblewrapConfig, Exit, Mount, Sandbox as _, SandboxCommand, SandboxOutput},
     worktree::{
-        Author, BundleError, BundleSource, Repository, Snapshot, SnapshotRef, StartPoint, WORKTREE,
-        Worktree, Worktrees,
+        Author, BundleError, BundleSource, Repository, Snapshot, SnapshotRef, StartPoint, WORKTREE, Worktree, Worktrees,
     },
 };
 use bytes::Bytes;
@@ -88,33 +85,17 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
 /// Runs git on a repository of the test.
 pub(crate) fn git(repository: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
-        .args([
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@test.invalid",
-            "-C",
-        ])
+        .args(["-c", "user.name=test", "-c", "user.email=test@test.invalid", "-C"])
         .arg(repository)
         .args(args)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .trim_end()
-        .to_owned()
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 pub(crate) fn author() -> Author {
-    Author {
-        agent: AgentName::try_new("coder").unwrap(),
-        at: "2026-11-21T03:00:00Z".parse().unwrap(),
-    }
+    Author { agent: AgentName::try_new("coder").unwrap(), at: "2026-11-21T03:00:00Z".parse().unwrap() }
 }
 
 /// A machine: a state folder with worktrees, and a source repository that other machines may share.
@@ -128,8 +109,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// What the source holds, beside a link.
-    pub(crate) const CONTENT: [(&str, &str); 3] =
-        [("README", "one\n"), ("link", "one\n"), ("src/lib", "lib\n")];
+    pub(crate) const CONTENT: [(&str, &str); 3] = [("README", "one\n"), ("link", "one\n"), ("src/lib", "lib\n")];
 
     pub(crate) fn new() -> Self {
         let state = tempfile::tempdir().unwrap();
@@ -153,34 +133,16 @@ impl Site {
         let sandbox = bubblewrap(state.path());
         let worktrees = Worktrees::new(state.path(), sandbox.clone());
         let repository = Repository::try_new("demo", source.to_str().unwrap(), "main").unwrap();
-        Self {
-            state,
-            source,
-            repository,
-            sandbox,
-            worktrees,
-        }
+        Self { state, source, repository, sandbox, worktrees }
     }
 
     pub(crate) async fn ensure(&self, restore: &[SnapshotRef]) -> Worktree {
         let bundles = Bundles::default();
-        self.worktrees
-            .ensure(RUN, &self.repository, &StartPoint::Base, restore, &bundles)
-            .await
-            .unwrap()
+        self.worktrees.ensure(RUN, &self.repository, &StartPoint::Base, restore, &bundles).await.unwrap()
     }
 
     pub(crate) async fn ensure_from(&self, run: RunId, bundles: &Bundles) -> Worktree {
-        self.worktrees
-            .ensure(
-                run,
-                &self.repository,
-                &StartPoint::Base,
-                &bundles.saved,
-                bundles,
-            )
-            .await
-            .unwrap()
+        self.worktrees.ensure(run, &self.repository, &StartPoint::Base, &bundles.saved, bundles).await.unwrap()
     }
 
     /// Runs a script as an agent would; its code and what it said.
@@ -192,31 +154,21 @@ impl Site {
             ..SandboxCommand::new(RUN, ["bash", "-c", script])
         };
         let output = self.sandbox.run(command).await.unwrap();
-        let Exit::Code(code) = output.exit else {
-            panic!("{output:?}")
-        };
+        let Exit::Code(code) = output.exit else { panic!("{output:?}") };
         (code, output.stdout.text())
     }
 }
 
 /// Where the worktree is outside the sandbox.
 pub(crate) fn tree(worktree: &Worktree) -> PathBuf {
-    worktree
-        .mounts()
-        .into_iter()
-        .find(|mount| mount.at == Path::new(WORKTREE))
-        .unwrap()
-        .host
+    worktree.mounts().into_iter().find(|mount| mount.at == Path::new(WORKTREE)).unwrap().host
 }
 
 /// The text of each file, links followed.
 pub(crate) fn contents(worktree: &Worktree) -> BTreeMap<PathBuf, String> {
     let state = state(worktree);
     let tree = tree(worktree);
-    state
-        .into_keys()
-        .map(|path| (path.clone(), fs::read_to_string(tree.join(&path)).unwrap()))
-        .collect()
+    state.into_keys().map(|path| (path.clone(), fs::read_to_string(tree.join(&path)).unwrap())).collect()
 }
 
 /// Each file with what git keeps of its mode, and its content or where it links to.
@@ -235,10 +187,7 @@ pub(crate) fn state(worktree: &Worktree) -> BTreeMap<PathBuf, String> {
             } else {
                 let executable = fs::metadata(&path).unwrap().permissions().mode() & 0o100 != 0;
                 let content = fs::read(&path).unwrap();
-                let content = content
-                    .iter()
-                    .map(|byte| char::from(*byte))
-                    .collect::<String>();
+                let content = content.iter().map(|byte| char::from(*byte)).collect::<String>();
                 format!("{} {content}", if executable { "100755" } else { "100644" })
             };
             state.insert(path.strip_prefix(&root).unwrap().to_owned(), text);
@@ -267,15 +216,8 @@ impl Bundles {
 }
 
 impl BundleSource for Bundles {
-    fn bundle<'a>(
-        &'a self,
-        snapshot: &'a SnapshotRef,
-    ) -> BoxFuture<'a, Result<Bytes, BundleError>> {
-        let bundle = self
-            .blobs
-            .get(&snapshot.bundle)
-            .cloned()
-            .ok_or_else(|| "no such blob".into());
+    fn bundle<'a>(&'a self, snapshot: &'a SnapshotRef) -> BoxFuture<'a, Result<Bytes, BundleError>> {
+        let bundle = self.blobs.get(&snapshot.bundle).cloned().ok_or_else(|| "no such blob".into());
         Box::pin(async move { bundle })
     }
 }

@@ -20,31 +20,13 @@ async fn nested_repositories_and_odd_files_do_not_stop_a_snapshot() {
     assert_eq!(site.shell(&worktree, script).await, (0, String::new()));
     let mut bundles = Bundles::default();
     let snapshot = bundles.save(&worktree).await.unwrap();
-    let mut left: Vec<_> = snapshot
-        .left_out
-        .iter()
-        .map(|left| (left.path.as_str(), left.why))
-        .collect();
+    let mut left: Vec<_> = snapshot.left_out.iter().map(|left| (left.path.as_str(), left.why)).collect();
     left.sort_by_key(|left| left.0);
-    let odd = [
-        ".gitmodules",
-        "empty/.git",
-        "full/.git",
-        "locked",
-        "pipe",
-        "shut",
-    ]
-    .map(|path| (path, Why::Odd));
+    let odd = [".gitmodules", "empty/.git", "full/.git", "locked", "pipe", "shut"].map(|path| (path, Why::Odd));
     assert_eq!(left, odd);
     let other = Site::with_source(&site);
     let restored = other.ensure_from(RUN, &bundles).await;
-    let text = other
-        .shell(
-            &restored,
-            "cat empty/file full/file 'git~1' 'back\\slash' $'new\\nline' $'\\xff'",
-        )
-        .await
-        .1;
+    let text = other.shell(&restored, "cat empty/file full/file 'git~1' 'back\\slash' $'new\\nline' $'\\xff'").await.1;
     assert_eq!(text, "x\ny\ng\nb\nn\nu\n");
     site.shell(&worktree, "chmod 700 shut").await;
     drop(worktree);
@@ -55,15 +37,9 @@ async fn nested_repositories_and_odd_files_do_not_stop_a_snapshot() {
 async fn a_tracked_file_that_may_not_be_read_is_not_taken_for_deleted() {
     let site = Site::new();
     let worktree = site.ensure(&[]).await;
-    site.shell(&worktree, "chmod 000 src README; echo x > x")
-        .await;
+    site.shell(&worktree, "chmod 000 src README; echo x > x").await;
     let snapshot = worktree.snapshot(None).await.unwrap().unwrap();
-    let paths: Vec<_> = snapshot
-        .changes
-        .files
-        .iter()
-        .map(|file| file.path.as_str())
-        .collect();
+    let paths: Vec<_> = snapshot.changes.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["x"]);
 }
 
@@ -89,10 +65,7 @@ async fn what_is_planted_in_the_worktree_never_runs() {
     let other = Site::with_source(&site);
     let restored = other.ensure_from(RUN, &bundles).await;
     for (site, worktree) in [(&site, &worktree), (&other, &restored)] {
-        let ran = site
-            .shell(worktree, "ls ran /nightcrew/git/ran; git init -q /tmp/x")
-            .await
-            .1;
+        let ran = site.shell(worktree, "ls ran /nightcrew/git/ran; git init -q /tmp/x").await.1;
         assert_eq!(ran.matches("No such file").count(), 2, "{ran}");
     }
 }
@@ -121,10 +94,7 @@ async fn dot_git_can_neither_be_replaced_nor_written() {
     assert_eq!(worktree.head().await.unwrap(), head);
     let plain = WorktreePath::try_new("ok").unwrap();
     worktree.files().replace(&plain, b"ok").unwrap();
-    assert_eq!(
-        site.shell(&worktree, "git status --short").await.1,
-        "?? ok\n"
-    );
+    assert_eq!(site.shell(&worktree, "git status --short").await.1, "?? ok\n");
 }
 
 #[tokio::test]
@@ -141,75 +111,32 @@ async fn files_are_not_reached_through_links_out_of_the_worktree() {
     symlink("README", tree.join("inside")).unwrap();
     let files = worktree.files();
     for path in ["out/secret", "direct", "up", "magic/etc/passwd"] {
-        assert!(
-            files.read(&WorktreePath::try_new(path).unwrap()).is_err(),
-            "{path}"
-        );
-        assert!(
-            files
-                .replace(&WorktreePath::try_new(path).unwrap(), b"x")
-                .is_err(),
-            "{path}"
-        );
+        assert!(files.read(&WorktreePath::try_new(path).unwrap()).is_err(), "{path}");
+        assert!(files.replace(&WorktreePath::try_new(path).unwrap(), b"x").is_err(), "{path}");
     }
-    assert!(
-        files
-            .replace(&WorktreePath::try_new("out/new/file").unwrap(), b"x")
-            .is_err()
-    );
-    assert!(
-        files
-            .read(&WorktreePath::try_new("inside").unwrap())
-            .is_ok()
-    );
+    assert!(files.replace(&WorktreePath::try_new("out/new/file").unwrap(), b"x").is_err());
+    assert!(files.read(&WorktreePath::try_new("inside").unwrap()).is_ok());
     assert_eq!(fs::read_to_string(&secret).unwrap(), "s3cret");
     assert!(!site.state.path().join("new").exists());
     // Links are saved as links, not as what they point to.
     let snapshot = worktree.snapshot(None).await.unwrap().unwrap();
     assert!(!String::from_utf8_lossy(&snapshot.bundle).contains("s3cret"));
-    assert!(
-        snapshot
-            .changes
-            .files
-            .iter()
-            .all(|file| !file.diff.contains("s3cret"))
-    );
+    assert!(snapshot.changes.files.iter().all(|file| !file.diff.contains("s3cret")));
 }
 
 #[tokio::test]
 async fn replacing_keeps_the_executable_bit_and_makes_folders() {
     let site = Site::new();
     let worktree = site.ensure(&[]).await;
-    let (tool, deep) = (
-        WorktreePath::try_new("tool").unwrap(),
-        WorktreePath::try_new("a/b/c").unwrap(),
-    );
-    site.shell(&worktree, "echo old > tool; chmod 755 tool; mkfifo pipe")
-        .await;
+    let (tool, deep) = (WorktreePath::try_new("tool").unwrap(), WorktreePath::try_new("a/b/c").unwrap());
+    site.shell(&worktree, "echo old > tool; chmod 755 tool; mkfifo pipe").await;
     assert!(worktree.files().replace(&tool, b"new").unwrap());
     assert!(!worktree.files().replace(&deep, b"deep").unwrap());
-    assert_eq!(
-        fs::metadata(tree(&worktree).join("tool"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o755
-    );
+    assert_eq!(fs::metadata(tree(&worktree).join("tool")).unwrap().permissions().mode() & 0o777, 0o755);
     assert_eq!(site.shell(&worktree, "cat tool a/b/c").await.1, "newdeep");
     // Reading a pipe would wait for ever.
-    assert!(
-        worktree
-            .files()
-            .read(&WorktreePath::try_new("pipe").unwrap())
-            .is_err()
-    );
-    assert!(
-        worktree
-            .files()
-            .replace(&WorktreePath::try_new("a/b").unwrap(), b"x")
-            .is_err()
-    );
+    assert!(worktree.files().read(&WorktreePath::try_new("pipe").unwrap()).is_err());
+    assert!(worktree.files().replace(&WorktreePath::try_new("a/b").unwrap(), b"x").is_err());
 }
 
 #[tokio::test]
@@ -218,32 +145,12 @@ async fn too_much_is_refused_with_what_to_do() {
     let worktree = site.ensure(&[]).await;
     site.shell(&worktree, "truncate -s 60M big").await;
     let error = worktree.snapshot(None).await.unwrap_err();
-    assert!(
-        matches!(error, SnapshotError::FileTooLarge { .. }) && error.is_for_the_agent(),
-        "{error}"
-    );
-    site.shell(
-        &worktree,
-        "rm big; for i in 1 2; do head -c 40000000 /dev/urandom > part$i; done",
-    )
-    .await;
+    assert!(matches!(error, SnapshotError::FileTooLarge { .. }) && error.is_for_the_agent(), "{error}");
+    site.shell(&worktree, "rm big; for i in 1 2; do head -c 40000000 /dev/urandom > part$i; done").await;
     let error = worktree.snapshot(None).await.unwrap_err();
-    assert!(
-        matches!(error, SnapshotError::TooMuch { .. }) && error.is_for_the_agent(),
-        "{error}"
-    );
+    assert!(matches!(error, SnapshotError::TooMuch { .. }) && error.is_for_the_agent(), "{error}");
     site.shell(&worktree, "rm part*; echo small > small").await;
-    assert_eq!(
-        worktree
-            .snapshot(None)
-            .await
-            .unwrap()
-            .unwrap()
-            .changes
-            .files
-            .len(),
-        1
-    );
+    assert_eq!(worktree.snapshot(None).await.unwrap().unwrap().changes.files.len(), 1);
 }
 
 #[tokio::test]
@@ -255,8 +162,5 @@ async fn locks_of_a_git_that_was_killed_do_not_stop_the_next() {
     fs::write(git_dir.join("capture.index.lock"), "").unwrap();
     fs::write(git_dir.join(format!("refs/heads/nightcrew/{RUN}.lock")), "").unwrap();
     fs::write(git_dir.join("HEAD.lock"), "").unwrap();
-    assert!(matches!(
-        worktree.commit("x", &author()).await.unwrap(),
-        Commit::Made(_)
-    ));
+    assert!(matches!(worktree.commit("x", &author()).await.unwrap(), Commit::Made(_)));
 }

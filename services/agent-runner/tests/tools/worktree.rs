@@ -2,30 +2,20 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use agent_runner::worktree::{
-    Commit, CommitId, EnsureError, From, Repository, SnapshotRef, StartPoint, WorktreePath,
-};
+use agent_runner::sandbox::{Sandbox as _, SandboxCommand};
+use agent_runner::worktree::{Commit, CommitId, EnsureError, From, Repository, SnapshotRef, StartPoint, WorktreePath};
 use schemas::event::FileChange;
 
-use crate::fixture::{Bundles, CHILD, RUN, Site, author, contents, git, state};
+use crate::fixture::{Bundles, CHILD, RUN, Site, author, contents, git, state, tree};
 
 #[tokio::test]
 async fn a_worktree_is_made_from_the_base_on_a_branch_of_its_own() {
     let site = Site::new();
     let worktree = site.ensure(&[]).await;
     assert_eq!(worktree.branch(), format!("nightcrew/{RUN}"));
-    assert_eq!(
-        worktree.base().as_str(),
-        git(&site.source, &["rev-parse", "main"])
-    );
-    assert_eq!(
-        contents(&worktree),
-        BTreeMap::from(Site::CONTENT.map(|(path, text)| (path.into(), text.into())))
-    );
-    assert!(
-        worktree.snapshot(None).await.unwrap().is_none(),
-        "nothing changed"
-    );
+    assert_eq!(worktree.base().as_str(), git(&site.source, &["rev-parse", "main"]));
+    assert_eq!(contents(&worktree), BTreeMap::from(Site::CONTENT.map(|(path, text)| (path.into(), text.into()))));
+    assert!(worktree.snapshot(None).await.unwrap().is_none(), "nothing changed");
 }
 
 #[tokio::test]
@@ -33,10 +23,7 @@ async fn git_in_a_shell_reads_but_does_not_write() {
     let site = Site::new();
     let worktree = site.ensure(&[]).await;
     let ran = site
-        .shell(
-            &worktree,
-            "git log --format=%s && echo x >> README && git status --short && git diff | tail -1",
-        )
+        .shell(&worktree, "git log --format=%s && echo x >> README && git status --short && git diff | tail -1")
         .await;
     assert_eq!(ran, (0, "first\n M README\n+x\n".into()));
     let (code, said) = site.shell(&worktree, "git commit -am x").await;
@@ -68,12 +55,7 @@ async fn a_snapshot_brings_everything_back_on_an_empty_disk() {
     }
     let commit = worktree.commit("feat: all of it", &author()).await.unwrap();
     assert!(matches!(commit, Commit::Made(_)));
-    assert_eq!(
-        site.shell(&worktree, "echo after >> mixed; rm tool")
-            .await
-            .0,
-        0
-    );
+    assert_eq!(site.shell(&worktree, "echo after >> mixed; rm tool").await.0, 0);
     bundles.save(&worktree).await.unwrap();
     before.insert("mixed".into(), "100644 a\r\nbafter\n".into());
     before.remove(Path::new("tool"));
@@ -81,16 +63,10 @@ async fn a_snapshot_brings_everything_back_on_an_empty_disk() {
     let other = Site::with_source(&site);
     let restored = other.ensure_from(RUN, &bundles).await;
     let mut after = state(&restored);
-    assert!(
-        !after.contains_key(Path::new("target/out")),
-        "ignored files are left out"
-    );
+    assert!(!after.contains_key(Path::new("target/out")), "ignored files are left out");
     before.remove(Path::new("target/out"));
     assert_eq!(after, before);
-    assert_eq!(
-        restored.head().await.unwrap(),
-        worktree.head().await.unwrap()
-    );
+    assert_eq!(restored.head().await.unwrap(), worktree.head().await.unwrap());
     assert_eq!(restored.branch(), worktree.branch());
     // And it goes on from there, on a third disk too.
     assert_eq!(other.shell(&restored, "echo again > again").await.0, 0);
@@ -99,10 +75,7 @@ async fn a_snapshot_brings_everything_back_on_an_empty_disk() {
     let again = third.ensure_from(RUN, &bundles).await;
     after.insert("again".into(), "100644 again\n".into());
     assert_eq!(state(&again), after);
-    assert_eq!(
-        third.shell(&again, "git status --short | sort").await.1,
-        " D tool\n M mixed\n?? again\n"
-    );
+    assert_eq!(third.shell(&again, "git status --short | sort").await.1, " D tool\n M mixed\n?? again\n");
 }
 
 #[tokio::test]
@@ -127,12 +100,7 @@ async fn a_snapshot_says_what_changed() {
     let script = "echo two >> README; rm src/lib; echo new > new; printf '\\0' > bin; rm link; echo file > link";
     assert_eq!(site.shell(&worktree, script).await.0, 0);
     let snapshot = bundles.save(&worktree).await.unwrap();
-    let seen: Vec<_> = snapshot
-        .changes
-        .files
-        .iter()
-        .map(|f| (f.path.as_str(), f.change, f.added, f.removed))
-        .collect();
+    let seen: Vec<_> = snapshot.changes.files.iter().map(|f| (f.path.as_str(), f.change, f.added, f.removed)).collect();
     let expected = [
         ("README", FileChange::Modified, 1, 0),
         ("bin", FileChange::Added, 0, 0),
@@ -142,16 +110,11 @@ async fn a_snapshot_says_what_changed() {
     ];
     assert_eq!(seen, expected);
     assert!(
-        snapshot.changes.files[0]
-            .diff
-            .ends_with("@@ -1 +1,2 @@\n one\n+two\n"),
+        snapshot.changes.files[0].diff.ends_with("@@ -1 +1,2 @@\n one\n+two\n"),
         "{}",
         snapshot.changes.files[0].diff
     );
-    assert!(
-        snapshot.changes.files[2].diff.contains("-README")
-            && snapshot.changes.files[2].diff.contains("+file")
-    );
+    assert!(snapshot.changes.files[2].diff.contains("-README") && snapshot.changes.files[2].diff.contains("+file"));
     // Only what changed since.
     assert_eq!(site.shell(&worktree, "echo three >> README").await.0, 0);
     let next = bundles.save(&worktree).await.unwrap();
@@ -175,19 +138,11 @@ async fn what_is_on_disk_is_used_and_what_is_behind_is_not() {
     let site = Site::new();
     let mut bundles = Bundles::default();
     let worktree = site.ensure(&[]).await;
-    site.shell(
-        &worktree,
-        "echo one > file; mkdir target; echo target > .gitignore; echo cached > target/x",
-    )
-    .await;
+    site.shell(&worktree, "echo one > file; mkdir target; echo target > .gitignore; echo cached > target/x").await;
     bundles.save(&worktree).await.unwrap();
     drop(worktree);
     let same = site.ensure_from(RUN, &bundles).await;
-    assert_eq!(
-        site.shell(&same, "cat target/x").await.1,
-        "cached\n",
-        "the disk was used"
-    );
+    assert_eq!(site.shell(&same, "cat target/x").await.1, "cached\n", "the disk was used");
     drop(same);
 
     let other = Site::with_source(&site);
@@ -212,14 +167,35 @@ async fn two_holders_never_share_a_folder() {
     site.shell(&second, "echo two > file").await;
     assert_eq!(site.shell(&first, "cat file").await.1, "one\n");
     site.worktrees.remove(RUN).await.unwrap();
-    assert_eq!(
-        site.shell(&second, "cat file").await.1,
-        "two\n",
-        "what is in use is not removed"
-    );
+    assert_eq!(site.shell(&second, "cat file").await.1, "two\n", "what is in use is not removed");
     drop((first, second));
     site.worktrees.remove(RUN).await.unwrap();
     assert_eq!(site.worktrees.runs().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_folder_in_which_a_command_runs_is_not_given_away() {
+    let site = Site::new();
+    let worktree = site.ensure(&[]).await;
+    let command = SandboxCommand {
+        mounts: worktree.mounts(),
+        keeps: Some(worktree.keep()),
+        ..SandboxCommand::new(RUN, ["bash", "-c", "touch /work/running; sleep 600"])
+    };
+    let (cancel, running) = (command.cancel.clone(), tree(&worktree).join("running"));
+    let calls = site.sandbox.run(command);
+    let next = async {
+        while !running.exists() {
+            tokio::task::yield_now().await;
+        }
+        drop(worktree);
+        let next = site.ensure(&[]).await;
+        cancel.cancel();
+        next
+    };
+    let (_, next) = tokio::join!(calls, next);
+    assert_eq!(site.shell(&next, "ls").await.1, "README\nlink\nsrc\n");
+    assert!(running.exists());
 }
 
 #[tokio::test]
@@ -228,26 +204,11 @@ async fn a_commit_has_the_runs_trailer_and_a_repeat_says_so() {
     let worktree = site.ensure(&[]).await;
     site.shell(&worktree, "echo x > x").await;
     let message = "feat: add x\n\nBecause.\n\nRun-Id: 00000000-0000-0000-0000-000000000000\nReviewed-by: somebody\n";
-    let Commit::Made(commit) = worktree.commit(message, &author()).await.unwrap() else {
-        panic!("nothing was made")
-    };
-    assert_eq!(
-        worktree.commit(message, &author()).await.unwrap(),
-        Commit::Again(commit.clone())
-    );
+    let Commit::Made(commit) = worktree.commit(message, &author()).await.unwrap() else { panic!("nothing was made") };
+    assert_eq!(worktree.commit(message, &author()).await.unwrap(), Commit::Again(commit.clone()));
     let other = worktree.commit("feat: more", &author()).await.unwrap();
-    assert_eq!(
-        other,
-        Commit::Nothing {
-            head: commit.clone()
-        }
-    );
-    let (_, shown) = site
-        .shell(
-            &worktree,
-            "git log -1 --format='%an <%ae> %cI%n%B'; git status --short",
-        )
-        .await;
+    assert_eq!(other, Commit::Nothing { head: commit.clone() });
+    let (_, shown) = site.shell(&worktree, "git log -1 --format='%an <%ae> %cI%n%B'; git status --short").await;
     let expected = format!(
         "coder <coder@agents.nightcrew.invalid> 2026-11-21T03:00:00+00:00\n\
          feat: add x\n\nBecause.\n\nReviewed-by: somebody\nRun-Id: {RUN}\n\n"
@@ -256,15 +217,9 @@ async fn a_commit_has_the_runs_trailer_and_a_repeat_says_so() {
     assert_eq!(worktree.ahead().await.unwrap(), 1);
     assert!(worktree.log(5, None).await.unwrap().contains("feat: add x"));
     let shown = worktree.show(commit.short(), None).await.unwrap();
-    assert!(
-        shown.contains("+x") && shown.contains(&format!("Run-Id: {RUN}")),
-        "{shown}"
-    );
+    assert!(shown.contains("+x") && shown.contains(&format!("Run-Id: {RUN}")), "{shown}");
     assert!(worktree.diff(From::Head, None).await.unwrap().is_empty());
-    let all = worktree
-        .diff(From::Base, Some(&WorktreePath::try_new("x").unwrap()))
-        .await
-        .unwrap();
+    let all = worktree.diff(From::Base, Some(&WorktreePath::try_new("x").unwrap())).await.unwrap();
     assert_eq!(all.files.len(), 1);
     assert!(worktree.show("no-such-branch", None).await.is_err());
 }
@@ -288,29 +243,17 @@ async fn publishing_brings_the_branch_to_the_source_and_may_be_repeated() {
     let worktree = site.ensure(&[]).await;
     assert_eq!(worktree.publish().await.unwrap(), None);
     site.shell(&worktree, "echo x > x").await;
-    let Commit::Made(commit) = worktree.commit("feat: x", &author()).await.unwrap() else {
-        panic!("nothing was made")
-    };
+    let Commit::Made(commit) = worktree.commit("feat: x", &author()).await.unwrap() else { panic!("nothing was made") };
     for _ in 0..2 {
         assert_eq!(worktree.publish().await.unwrap().as_ref(), Some(&commit));
-        assert_eq!(
-            git(&site.source, &["rev-parse", worktree.branch()]),
-            commit.as_str()
-        );
+        assert_eq!(git(&site.source, &["rev-parse", worktree.branch()]), commit.as_str());
     }
     assert_eq!(git(&site.source, &["show", &format!("{commit}:x")]), "x");
     git(&site.source, &["fsck", "--strict"]);
-    assert_eq!(
-        git(&site.source, &["rev-parse", "main"]),
-        worktree.base().as_str()
-    );
+    assert_eq!(git(&site.source, &["rev-parse", "main"]), worktree.base().as_str());
     // Another run may start there.
     let (start, none) = (StartPoint::Commit(commit.clone()), Bundles::default());
-    let next = site
-        .worktrees
-        .ensure(CHILD, &site.repository, &start, &[], &none)
-        .await
-        .unwrap();
+    let next = site.worktrees.ensure(CHILD, &site.repository, &start, &[], &none).await.unwrap();
     assert_eq!(next.base(), &commit);
 }
 
@@ -327,10 +270,7 @@ async fn a_child_goes_on_where_its_parent_stands() {
     let child = other.ensure_from(CHILD, &bundles).await;
     assert_eq!(child.branch(), format!("nightcrew/{CHILD}"));
     assert_eq!(child.head().await.unwrap(), parent.head().await.unwrap());
-    assert_eq!(
-        other.shell(&child, "cat a b; git status --short").await.1,
-        "committed\nopen\n?? b\n"
-    );
+    assert_eq!(other.shell(&child, "cat a b; git status --short").await.1, "committed\nopen\n?? b\n");
     other.shell(&child, "echo more >> b").await;
     let snapshot = bundles.save(&child).await.unwrap();
     assert_eq!(snapshot.changes.files.len(), 1);
@@ -339,17 +279,39 @@ async fn a_child_goes_on_where_its_parent_stands() {
 #[tokio::test]
 async fn runs_that_start_together_share_the_mirror() {
     let site = Site::new();
-    let runs: Vec<_> = (1..=8)
-        .map(|n| schemas::RunId::from_uuid(uuid::Uuid::from_u128(n)))
-        .collect();
+    let runs: Vec<_> = (1..=8).map(|n| schemas::RunId::from_uuid(uuid::Uuid::from_u128(n))).collect();
     let bundles = Bundles::default();
-    let ensure = |run| {
-        site.worktrees
-            .ensure(run, &site.repository, &StartPoint::Base, &[], &bundles)
-    };
+    let ensure = |run| site.worktrees.ensure(run, &site.repository, &StartPoint::Base, &[], &bundles);
     let made = futures::future::join_all(runs.iter().map(|run| ensure(*run))).await;
     assert!(made.iter().all(Result::is_ok));
     assert_eq!(site.worktrees.runs().unwrap(), runs);
+}
+
+#[tokio::test]
+async fn a_base_is_a_branch_a_tag_a_commit_or_the_sources_own() {
+    let site = Site::new();
+    let first = git(&site.source, &["rev-parse", "HEAD"]);
+    git(&site.source, &["tag", "--annotate", "--message=v1", "v1"]);
+    git(&site.source, &["switch", "--quiet", "--create", "feature/x"]);
+    git(&site.source, &["commit", "--quiet", "--allow-empty", "--message=second"]);
+    let second = git(&site.source, &["rev-parse", "HEAD"]);
+    let none = Bundles::default();
+    let base_of = async |base: &str| {
+        let repository = Repository::try_new("demo", site.source.to_str().unwrap(), base).unwrap();
+        site.worktrees.remove(RUN).await.unwrap();
+        let made = site.worktrees.ensure(RUN, &repository, &StartPoint::Base, &[], &none).await;
+        made.unwrap().base().to_string()
+    };
+    for (base, commit) in
+        [("main", &first), ("v1", &first), (&first, &first), ("feature/x", &second), ("HEAD", &second)]
+    {
+        assert_eq!(&base_of(base).await, commit, "{base}");
+    }
+    // A base that moved on is where the next run starts.
+    git(&site.source, &["commit", "--quiet", "--allow-empty", "--message=third"]);
+    assert_eq!(base_of("feature/x").await, git(&site.source, &["rev-parse", "HEAD"]));
+    git(&site.source, &["symbolic-ref", "HEAD", "refs/heads/unborn"]);
+    assert_eq!(base_of("main").await, first);
 }
 
 #[tokio::test]
@@ -359,26 +321,11 @@ async fn what_is_not_there_is_a_typed_error() {
     let no_source = Repository::try_new("n", "/no/such/folder", "main").unwrap();
     let bundles = Bundles::default();
     for repository in [no_branch, no_source] {
-        let made = site
-            .worktrees
-            .ensure(RUN, &repository, &StartPoint::Base, &[], &bundles)
-            .await;
-        assert!(
-            matches!(made, Err(EnsureError::Mirror(_))),
-            "{:?}",
-            made.err()
-        );
+        let made = site.worktrees.ensure(RUN, &repository, &StartPoint::Base, &[], &bundles).await;
+        assert!(matches!(made, Err(EnsureError::Mirror(_))), "{:?}", made.err());
     }
     let id = CommitId::try_new("1".repeat(40)).unwrap();
-    let lost = SnapshotRef {
-        base: id.clone(),
-        head: id.clone(),
-        commit: id,
-        bundle: "none".into(),
-    };
-    let made = site
-        .worktrees
-        .ensure(RUN, &site.repository, &StartPoint::Base, &[lost], &bundles)
-        .await;
+    let lost = SnapshotRef { base: id.clone(), head: id.clone(), commit: id, bundle: "none".into() };
+    let made = site.worktrees.ensure(RUN, &site.repository, &StartPoint::Base, &[lost], &bundles).await;
     assert!(made.is_err());
 }
