@@ -150,7 +150,7 @@ impl Bus {
         #[derive(Deserialize)]
         struct Answer {
             message: Option<RawMessage>,
-            error: Option<super::publish::ApiError>,
+            error: Option<super::fault::ApiError>,
         }
         let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
         let answer = self.ask(&subject, None, request.to_string().into()).await?;
