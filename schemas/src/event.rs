@@ -640,4 +640,7 @@ pub struct Archived {
     pub first_sequence: u64,
     /// The last stream sequence in the archive.
     pub last_sequence: u64,
+    /// The blobs that its messages name, so that they are kept; absent when there are too many to list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<Vec<String>>,
 }

@@ -62,9 +62,7 @@ pub struct Entry {
 }
 
 /// Where an entry was read.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The run's journal.
@@ -191,73 +189,34 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEnded { deadline } => {
-                write!(
-                    f,
-                    "the run has not ended although its deadline was {deadline}"
-                )
+                write!(f, "the run has not ended although its deadline was {deadline}")
             }
             Self::NotReplied { step } => {
-                write!(
-                    f,
-                    "the model was called for step {step} and what came of it is not recorded"
-                )
+                write!(f, "the model was called for step {step} and what came of it is not recorded")
             }
             Self::NotMetered { step } => {
-                write!(
-                    f,
-                    "the answer to step {step} was not recorded on the wire: what it cost is not proven"
-                )
+                write!(f, "the answer to step {step} was not recorded on the wire: what it cost is not proven")
             }
             Self::NotReturned { call_id } => {
-                write!(
-                    f,
-                    "the tool call {call_id} was made and what came of it is not recorded"
-                )
+                write!(f, "the tool call {call_id} was made and what came of it is not recorded")
             }
             Self::ChildNotEnded { child_run_id } => {
-                write!(
-                    f,
-                    "the child run {child_run_id} was started and its end is not recorded"
-                )
+                write!(f, "the child run {child_run_id} was started and its end is not recorded")
             }
             Self::ChildMissing { child_run_id } => {
-                write!(
-                    f,
-                    "the child run {child_run_id} was started and nothing of it is in the log"
-                )
+                write!(f, "the child run {child_run_id} was started and nothing of it is in the log")
             }
             Self::NotDelivered { decision_id } => {
-                write!(
-                    f,
-                    "what decision {decision_id} said is not known to be delivered"
-                )
+                write!(f, "what decision {decision_id} said is not known to be delivered")
             }
-            Self::EffectNotDone {
-                decision_id,
-                system,
-            } => {
-                write!(
-                    f,
-                    "what decision {decision_id} wanted from {system} is not known to be done"
-                )
+            Self::EffectNotDone { decision_id, system } => {
+                write!(f, "what decision {decision_id} wanted from {system} is not known to be done")
             }
-            Self::MissingSequence {
-                before: Some(before),
-                expected,
-            } => {
-                write!(
-                    f,
-                    "message {expected} of the run is missing, which message {before} came after"
-                )
+            Self::MissingSequence { before: Some(before), expected } => {
+                write!(f, "message {expected} of the run is missing, which message {before} came after")
             }
-            Self::MissingSequence {
-                before: None,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "the end of the run is missing: it once reached message {expected}"
-                )
+            Self::MissingSequence { before: None, expected } => {
+                write!(f, "the end of the run is missing: it once reached message {expected}")
             }
             Self::Unreadable { sequence, reason } => {
                 write!(f, "message {sequence} can not be read: {reason}")
@@ -269,10 +228,7 @@ impl fmt::Display for Gap {
                 write!(f, "log lines from before {before} have expired")
             }
             Self::LogsOmitted { lines } => {
-                write!(
-                    f,
-                    "{lines} older log lines are left out because there are too many"
-                )
+                write!(f, "{lines} older log lines are left out because there are too many")
             }
             Self::LogsUnreadable { reason } => {
                 write!(f, "the stored log lines can not be read: {reason}")

@@ -41,10 +41,7 @@ impl Classified for ScanError {
 impl Bus {
     /// The messages of `stream` under the subject `filter` from a sequence on: as many as come in one answer.
     pub async fn scan(&self, stream: &str, filter: &str, from: u64) -> Result<Page, ScanError> {
-        let failed = |source| ScanError {
-            stream: stream.to_owned(),
-            source,
-        };
+        let failed = |source| ScanError { stream: stream.to_owned(), source };
         let page = self.page(stream, filter, from).await;
         let page = page.map_err(|fault: Fault| failed(Box::new(fault)))?;
         let messages = page.messages.iter().map(message::verbatim);
@@ -56,12 +53,7 @@ impl Bus {
     }
 
     /// As [`Bus::scan`], all pages together: for what is bounded by itself, such as a run.
-    pub async fn scan_all(
-        &self,
-        stream: &str,
-        filter: &str,
-        from: u64,
-    ) -> Result<Vec<Verbatim>, ScanError> {
+    pub async fn scan_all(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Verbatim>, ScanError> {
         let mut page = self.scan(stream, filter, from).await?;
         let mut all = page.messages;
         while let Some(next) = page.next {

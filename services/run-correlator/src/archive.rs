@@ -53,15 +53,35 @@ pub enum StepError {
     Purge(#[from] PurgeError),
 }
 
+impl Classified for StepError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Read(_) => ErrorClass::Transient,
+            Self::Pack(_) | Self::Encode(_) => ErrorClass::Broken,
+            Self::Store(error) => error.class(),
+            Self::Append(error) => error.class(),
+            Self::Purge(error) => error.class(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "archive_read",
+            Self::Pack(_) => "archive_pack",
+            Self::Store(error) => error.code(),
+            Self::Encode(error) => error.code(),
+            Self::Append(error) => error.code(),
+            Self::Purge(error) => error.code(),
+        }
+    }
+}
+
 /// Messages were not purged; all of them are still there, or in the archive.
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {
     /// The archive can not be read back.
     #[error("the archive can not be read back, so nothing is purged")]
-    Archive(
-        #[source] Box<dyn std::error::Error + Send + Sync>,
-        ErrorClass,
-    ),
+    Archive(#[source] Box<dyn std::error::Error + Send + Sync>, ErrorClass),
     /// The stream does not do it now.
     #[error("the messages on {filter} can not be purged")]
     Purge {
@@ -122,10 +142,7 @@ pub struct Archiver {
 impl Archiver {
     /// On a connection as user `run-correlator`.
     pub fn new(bus: &Bus) -> Self {
-        Self {
-            bus: bus.clone(),
-            blobs: Blobs::new(bus),
-        }
+        Self { bus: bus.clone(), blobs: Blobs::new(bus) }
     }
 
     pub(crate) const fn bus(&self) -> &Bus {
@@ -156,11 +173,7 @@ impl Archiver {
     }
 
     /// Step one: reads the run and packs it.
-    pub async fn pack(
-        &self,
-        run: RunId,
-        first_sequence: u64,
-    ) -> Result<Result<Ready, NotNow>, StepError> {
+    pub async fn pack(&self, run: RunId, first_sequence: u64) -> Result<Result<Ready, NotNow>, StepError> {
         let messages = read::of_the_log(&self.bus, run, first_sequence).await;
         let mut messages = match messages {
             Ok(messages) => messages,
@@ -184,11 +197,7 @@ impl Archiver {
         }
         let last = last.sequence;
         let packed = format::pack(run, &messages).map_err(StepError::Pack)?;
-        Ok(Ok(Ready {
-            summary,
-            packed,
-            last,
-        }))
+        Ok(Ok(Ready { summary, packed, last }))
     }
 
     /// Step two: puts the archive into the blobs.
@@ -198,11 +207,7 @@ impl Archiver {
     }
 
     /// Step three: names the archive in the log.
-    pub async fn record(
-        &self,
-        ready: &Ready,
-        archive: BlobRef,
-    ) -> Result<Result<Archived, NotNow>, StepError> {
+    pub async fn record(&self, ready: &Ready, archive: BlobRef) -> Result<Result<Archived, NotNow>, StepError> {
         let run = ready.summary.run_id;
         let archived = Archived {
             archive,
@@ -210,11 +215,10 @@ impl Archiver {
             messages: ready.packed.messages.clone(),
             first_sequence: ready.summary.first_sequence,
             last_sequence: ready.packed.last_sequence,
+            blobs: ready.packed.blobs.clone(),
         };
         let message = self.decision(ready, &archived).map_err(StepError::Encode)?;
-        let appended = Journal::new(&self.bus)
-            .append(run, ready.last, message)
-            .await;
+        let appended = Journal::new(&self.bus).append(run, ready.last, message).await;
         match appended {
             Ok(_) => Ok(Ok(archived)),
             Err(AppendError::Conflict { .. }) => Ok(Err(NotNow::Changed)),
@@ -230,9 +234,7 @@ impl Archiver {
         envelope.parent_run_id = summary.parent_run_id;
         envelope.root_run_id = Some(summary.root_run_id);
         envelope.agent = Some(summary.agent.clone());
-        let decision = Decision {
-            events: vec![RunEvent::Archived(archived.clone())],
-        };
+        let decision = Decision { events: vec![RunEvent::Archived(archived.clone())] };
         Outgoing::decision(Subject::Journal(summary.run_id), envelope, &decision)
     }
 
@@ -253,21 +255,13 @@ impl Archiver {
     }
 
     /// One purge of the three.
-    pub async fn purge_part(
-        &self,
-        run: RunId,
-        part: Part,
-        held: &[Verbatim],
-    ) -> Result<(), PurgeError> {
+    pub async fn purge_part(&self, run: RunId, part: Part, held: &[Verbatim]) -> Result<(), PurgeError> {
         let held = held.iter().filter(|message| part.holds(run, message));
         let Some(last) = held.map(|message| message.sequence).max() else {
             return Ok(());
         };
         let filter = part.filter(run);
-        let failed = |source| PurgeError::Purge {
-            filter: filter.clone(),
-            source,
-        };
+        let failed = |source| PurgeError::Purge { filter: filter.clone(), source };
         let stream = self.bus.jetstream().get_stream_no_info(STREAM).await;
         let stream = stream.map_err(|error| failed(Box::new(error)))?;
         // Up to, and not including.

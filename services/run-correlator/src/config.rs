@@ -19,12 +19,8 @@ pub struct ArchivePolicy {
 
 impl ArchivePolicy {
     /// What Nightcrew ships with. New runs are refused from 80 % on, so there is room for those that go on meanwhile.
-    pub const SHIPPED: Self = Self {
-        from_percent: 60,
-        to_percent: 50,
-        settled: SignedDuration::from_mins(1),
-        every: Duration::from_secs(5),
-    };
+    pub const SHIPPED: Self =
+        Self { from_percent: 60, to_percent: 50, settled: SignedDuration::from_mins(1), every: Duration::from_secs(5) };
 }
 
 /// The service's configuration.
@@ -36,7 +32,5 @@ pub struct Config {
 
 impl Config {
     /// What Nightcrew ships with.
-    pub const SHIPPED: Self = Self {
-        archive: ArchivePolicy::SHIPPED,
-    };
+    pub const SHIPPED: Self = Self { archive: ArchivePolicy::SHIPPED };
 }

@@ -109,14 +109,9 @@ pub(crate) async fn project(mut projector: Projector, mut jobs: mpsc::Receiver<J
             waiting.push((job.run, job.done));
         }
         let failed = projector.take(messages).await;
-        let failed: HashMap<_, _> = failed
-            .into_iter()
-            .map(|(run, error)| (run, Arc::new(error)))
-            .collect();
+        let failed: HashMap<_, _> = failed.into_iter().map(|(run, error)| (run, Arc::new(error))).collect();
         for (run, done) in waiting {
-            let outcome = failed
-                .get(&run)
-                .map_or(Ok(()), |error| Err(Arc::clone(error)));
+            let outcome = failed.get(&run).map_or(Ok(()), |error| Err(Arc::clone(error)));
             // A handler that was given up waits no more; its message comes again.
             let _ = done.send(outcome);
         }

@@ -1,5 +1,6 @@
 //! run-correlator: what happened, told from the log. Timelines of runs and their trees, summaries in KV `runs`, the
-//! completeness check, and the archive that keeps the log from filling up.
+//! completeness check, and the archive that keeps the log from filling up. It also removes blobs that nothing names, because it
+//! alone knows what archives name.
 //!
 //! Reads `swarm.run.>`, `swarm.signal.>` and `swarm.call.>`; writes KV `runs`, archives in `blobs`, and one `archived`
 //! decision to the journal of a run that it archived. It must never write to the journal of a run that has not ended, and
@@ -19,6 +20,7 @@ mod project;
 mod read;
 mod rebuild;
 mod summaries;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,7 @@ pub use config::{ArchivePolicy, Config};
 pub use read::{TimelineError, timeline};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use summaries::{Filter, ListError, ResolveError, list, resolve};
+pub use sweep::{SweepError, sweep_blobs};
 
 /// How often log lines that are too old are removed. Their writers do so whenever they begin a file; this is for a crew
 /// that is idle.
@@ -76,25 +79,15 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Run
     rebuild::fill_if_empty(&deps.bus).await?;
     let archiver = Archiver::new(&deps.bus);
     let (jobs, queue) = mpsc::channel(IN_HAND);
-    let handler = Handler {
-        jobs,
-        archiver: archiver.clone(),
-    };
+    let handler = Handler { jobs, archiver: archiver.clone() };
     let projector = Projector::new(deps.bus.clone(), store);
     context.spawn_vital("summaries", handle::project(projector, queue));
-    let options = Options {
-        max_in_flight: IN_HAND,
-        progress_every: Some(PROGRESS),
-    };
-    consume::spawn(
-        &context,
-        &deps.bus,
-        CORRELATOR_RUNS,
-        options,
-        move |delivery| handler.clone().handle(delivery),
-    );
+    let options = Options { max_in_flight: IN_HAND, progress_every: Some(PROGRESS) };
+    consume::spawn(&context, &deps.bus, CORRELATOR_RUNS, options, move |delivery| handler.clone().handle(delivery));
     let keeping = room::keep(archiver, config.archive, context.clone());
     context.spawn_vital("archive", keeping);
+    let sweeping = sweep::keep(deps.bus.clone(), context.clone());
+    context.spawn_minor("blobs", sweeping);
     context.spawn_minor("log lines", sweep_logs(deps.logs, context.clone()));
     context.ready();
     context.shutdown.cancelled().await;

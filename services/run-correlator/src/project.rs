@@ -101,21 +101,11 @@ impl Message {
             // A gap in the run's timeline tells it, and whoever acts on decisions parks it.
             tracing::warn!(sequence = stored.sequence, %error, "a decision can not be read");
         });
-        Self {
-            sequence: stored.sequence,
-            after: stored.after,
-            time: stored.time,
-            decision: decision.ok(),
-        }
+        Self { sequence: stored.sequence, after: stored.after, time: stored.time, decision: decision.ok() }
     }
 
     const fn link(&self) -> Link<'_> {
-        Link {
-            sequence: self.sequence,
-            after: self.after,
-            time: self.time,
-            decision: self.decision.as_ref(),
-        }
+        Link { sequence: self.sequence, after: self.after, time: self.time, decision: self.decision.as_ref() }
     }
 }
 
@@ -136,20 +126,12 @@ struct Cached {
 
 impl Projector {
     pub(crate) fn new(bus: Bus, store: kv::Store) -> Self {
-        Self {
-            bus,
-            store,
-            cache: HashMap::new(),
-            batches: 0,
-        }
+        Self { bus, store, cache: HashMap::new(), batches: 0 }
     }
 
     /// Brings the summaries of all runs in `messages` up to date, and says which could not be. The messages of a run come in
     /// any order, and again.
-    pub(crate) async fn take(
-        &mut self,
-        messages: HashMap<RunId, Vec<Message>>,
-    ) -> HashMap<RunId, ProjectError> {
+    pub(crate) async fn take(&mut self, messages: HashMap<RunId, Vec<Message>>) -> HashMap<RunId, ProjectError> {
         self.batches += 1;
         let (bus, store) = (&self.bus, &self.store);
         let cache = &mut self.cache;
@@ -159,10 +141,7 @@ impl Projector {
             async move { (run, bring_up(bus, store, run, known, &messages).await) }
         });
         let work: Vec<_> = work.collect();
-        let done: Vec<_> = stream::iter(work)
-            .buffer_unordered(WRITES_AT_ONCE)
-            .collect()
-            .await;
+        let done: Vec<_> = stream::iter(work).buffer_unordered(WRITES_AT_ONCE).collect().await;
         let mut failed = HashMap::new();
         for (run, outcome) in done {
             match outcome {
@@ -212,9 +191,7 @@ async fn bring_up(
     for _ in 0..CONFLICTS {
         let kept = match known.take() {
             Some(kept) => kept,
-            None => summaries::get_kept(bus, run)
-                .await
-                .map_err(|source| ProjectError::Read { run, source })?,
+            None => summaries::get_kept(bus, run).await.map_err(|source| ProjectError::Read { run, source })?,
         };
         let Some(after) = folded(bus, run, kept.summary.clone(), messages).await? else {
             return Ok(None);
@@ -252,9 +229,7 @@ async fn folded(
     };
     for message in rest {
         if summary::apply(&mut summary, message.link()) == Folded::Hole {
-            return from_log(bus, run)
-                .await
-                .map(|whole| whole.or(Some(summary)));
+            return from_log(bus, run).await.map(|whole| whole.or(Some(summary)));
         }
     }
     Ok(Some(summary))

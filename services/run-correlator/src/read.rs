@@ -71,12 +71,7 @@ pub(crate) enum OpenError {
 
 /// The timeline of `run`, with those of its children when `tree`. Needs a user that may read `SWARM`, KV `runs` and `blobs`,
 /// such as `nightcrew`.
-pub async fn timeline(
-    bus: &Bus,
-    logs: &LogStore,
-    run: RunId,
-    tree: bool,
-) -> Result<Timeline, TimelineError> {
+pub async fn timeline(bus: &Bus, logs: &LogStore, run: RunId, tree: bool) -> Result<Timeline, TimelineError> {
     let mut told = BTreeSet::new();
     Reader { bus, logs }.timeline(run, tree, &mut told).await
 }
@@ -96,8 +91,7 @@ impl Reader<'_> {
             let (known, mut evidence) = gather(self.bus, run).await?;
             let folded = summary::fold(run, &evidence.links());
             let summary = folded.or(known).ok_or(TimelineError::NoBeginning(run))?;
-            self.add_log_lines(run, summary.requested_at, &mut evidence)
-                .await;
+            self.add_log_lines(run, summary.requested_at, &mut evidence).await;
             let mut children = Vec::new();
             for child in evidence.children() {
                 if !tree || told.contains(&child) {
@@ -112,10 +106,7 @@ impl Reader<'_> {
                 }
             }
             let timeline = build::timeline(summary, &evidence, clock::now());
-            Ok(Timeline {
-                children,
-                ..timeline
-            })
+            Ok(Timeline { children, ..timeline })
         })
     }
 
@@ -135,24 +126,14 @@ impl Reader<'_> {
             }
         };
         let missing = &mut evidence.missing;
-        missing.extend(
-            lines
-                .expired_before
-                .filter(|before| *before > since)
-                .map(|before| Gap::LogsExpired { before }),
-        );
-        missing.extend((lines.omitted > 0).then_some(Gap::LogsOmitted {
-            lines: lines.omitted,
-        }));
+        missing.extend(lines.expired_before.filter(|before| *before > since).map(|before| Gap::LogsExpired { before }));
+        missing.extend((lines.omitted > 0).then_some(Gap::LogsOmitted { lines: lines.omitted }));
         evidence.lines = lines.lines;
     }
 }
 
 /// Everything that log and archive hold of a run, and its summary in KV `runs` when there is one.
-pub(crate) async fn gather(
-    bus: &Bus,
-    run: RunId,
-) -> Result<(Option<RunSummary>, Evidence), TimelineError> {
+pub(crate) async fn gather(bus: &Bus, run: RunId) -> Result<(Option<RunSummary>, Evidence), TimelineError> {
     // Before the log, so that the log can only be ahead of it.
     let known = summaries::get(bus, run).await;
     let known = known.map_err(|source| TimelineError::Log { run, source })?;
@@ -162,10 +143,9 @@ pub(crate) async fn gather(
     if let Some(archived) = archived(&messages) {
         match open(&Blobs::new(bus), run, &archived).await {
             Ok(opened) => messages.extend(opened),
-            Err(error) => missing.push(Gap::ArchiveUnreadable {
-                blob: archived.archive.blob.clone(),
-                reason: chain(&error),
-            }),
+            Err(error) => {
+                missing.push(Gap::ArchiveUnreadable { blob: archived.archive.blob.clone(), reason: chain(&error) });
+            }
         }
     }
     let mut evidence = Evidence::of(&messages);
@@ -175,11 +155,7 @@ pub(crate) async fn gather(
 }
 
 /// Everything that the log holds of a run: journal, signals, calls.
-pub(crate) async fn of_the_log(
-    bus: &Bus,
-    run: RunId,
-    from: u64,
-) -> Result<Vec<Verbatim>, TimelineError> {
+pub(crate) async fn of_the_log(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, TimelineError> {
     let mut messages = journal(bus, run, from).await?;
     if messages.is_empty() {
         return Err(TimelineError::NotFound(run));
@@ -232,11 +208,7 @@ pub(crate) fn archive_in(stored: &Stored) -> Option<Archived> {
 }
 
 /// The messages in an archive.
-pub(crate) async fn open(
-    blobs: &Blobs,
-    run: RunId,
-    archived: &Archived,
-) -> Result<Vec<Verbatim>, OpenError> {
+pub(crate) async fn open(blobs: &Blobs, run: RunId, archived: &Archived) -> Result<Vec<Verbatim>, OpenError> {
     let content = blobs.get(&archived.archive).await?;
     Ok(archive::unpack(run, &content, &archived.digest)?)
 }

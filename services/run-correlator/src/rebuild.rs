@@ -88,9 +88,7 @@ async fn fill(bus: &Bus) -> Result<Rebuilt, RebuildError> {
         }
         take(&mut projector, messages).await?;
     }
-    Ok(Rebuilt {
-        runs: kept(bus).await?,
-    })
+    Ok(Rebuilt { runs: kept(bus).await? })
 }
 
 async fn take(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::State;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use kit::class::chain;
+use kit::class::{Classified as _, ErrorClass, chain};
 use kit::clock;
 use kit::journal::STREAM;
 use kit::message::Verbatim;
@@ -39,6 +39,8 @@ pub struct Made {
     pub archived: u64,
     /// Ended runs that had to stay, because what they said is not known to be delivered.
     pub held_back: u64,
+    /// Ended runs that can not be archived, each with an error in the log.
+    pub broken: u64,
     /// Percent of the room that is taken now.
     pub percent: u64,
 }
@@ -72,13 +74,25 @@ pub enum RoomError {
     },
 }
 
+impl RoomError {
+    /// Whether other runs may well be archived.
+    fn is_of_this_run(&self) -> bool {
+        let class = match self {
+            Self::Measure(_) | Self::Search(_) => return false,
+            Self::Archive { source, .. } => source.class(),
+            Self::Purge { source, .. } => source.class(),
+        };
+        class == ErrorClass::Broken
+    }
+}
+
 /// Looks at the room again and again, until shutdown.
 pub(crate) async fn keep(archiver: Archiver, policy: ArchivePolicy, context: Context) {
     loop {
         let mut pause = policy.every;
         match archiver.make_room(policy, clock::now()).await {
             Ok(made) => {
-                context.health.set(CHECK, Check::Green);
+                context.health.set(CHECK, check(made));
                 pause = note(made, policy);
             }
             Err(error) => {
@@ -94,13 +108,16 @@ pub(crate) async fn keep(archiver: Archiver, policy: ArchivePolicy, context: Con
     }
 }
 
+fn check(made: Made) -> Check {
+    match made.broken {
+        0 => Check::Green,
+        broken => Check::Red(format!("{broken} ended runs can not be archived: see the log")),
+    }
+}
+
 /// Says what was done, and how long to wait.
 fn note(made: Made, policy: ArchivePolicy) -> Duration {
-    let Made {
-        archived,
-        held_back,
-        percent,
-    } = made;
+    let Made { archived, held_back, percent, .. } = made;
     if archived > 0 {
         tracing::info!(archived, percent, "archived ended runs");
         return policy.every;
@@ -108,21 +125,13 @@ fn note(made: Made, policy: ArchivePolicy) -> Duration {
     if percent < policy.from_percent {
         return policy.every;
     }
-    tracing::warn!(
-        percent,
-        held_back,
-        "the log fills up and no ended run can be archived"
-    );
+    tracing::warn!(percent, held_back, "the log fills up and no ended run can be archived");
     policy.every.saturating_mul(NOTHING_TO_DO)
 }
 
 impl Archiver {
     /// Archives ended runs, oldest first, when the log is as full as `policy` says, until it is not.
-    pub async fn make_room(
-        &self,
-        policy: ArchivePolicy,
-        now: Timestamp,
-    ) -> Result<Made, RoomError> {
+    pub async fn make_room(&self, policy: ArchivePolicy, now: Timestamp) -> Result<Made, RoomError> {
         let mut made = Made::default();
         let (state, mut percent) = self.measure().await?;
         made.percent = percent;
@@ -159,10 +168,15 @@ impl Archiver {
         let work: Vec<_> = work.collect();
         let mut done = stream::iter(work).buffer_unordered(AT_ONCE);
         while let Some(outcome) = done.next().await {
-            match outcome? {
-                Ok(()) => made.archived += 1,
-                Err(NotNow::Unconfirmed) => made.held_back += 1,
-                Err(_) => {}
+            match outcome {
+                Ok(Ok(())) => made.archived += 1,
+                Ok(Err(NotNow::Unconfirmed)) => made.held_back += 1,
+                Ok(Err(_)) => {}
+                Err(error) if error.is_of_this_run() => {
+                    tracing::error!(error = chain(&error), "an ended run stays in the log");
+                    made.broken += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -181,10 +195,7 @@ impl Archiver {
             return Ok(Err(NotNow::Live));
         }
         let archived = self.archive(run, first_sequence, policy.settled, now);
-        let archived = archived.await.map_err(|source| RoomError::Archive {
-            run,
-            source: Box::new(source),
-        })?;
+        let archived = archived.await.map_err(|source| RoomError::Archive { run, source: Box::new(source) })?;
         if let Err(NotNow::Done) = archived {
             // Recorded, and not purged: whoever recorded it was lost. The consumer does it too, and may be far behind.
             return self.purge_recorded(run, first_sequence).await;
@@ -192,15 +203,8 @@ impl Archiver {
         Ok(archived)
     }
 
-    async fn purge_recorded(
-        &self,
-        run: RunId,
-        first_sequence: u64,
-    ) -> Result<Result<(), NotNow>, RoomError> {
-        let messages = self
-            .bus()
-            .scan_all(STREAM, &filter::run(run), first_sequence)
-            .await?;
+    async fn purge_recorded(&self, run: RunId, first_sequence: u64) -> Result<Result<(), NotNow>, RoomError> {
+        let messages = self.bus().scan_all(STREAM, &filter::run(run), first_sequence).await?;
         if let Some(archived) = read::archived(&messages) {
             let purged = self.purge(run, &archived).await;
             purged.map_err(|source| RoomError::Purge { run, source })?;

@@ -42,21 +42,13 @@ pub struct Filter {
 impl Filter {
     /// The newest runs of everybody.
     pub const fn newest(limit: usize) -> Self {
-        Self {
-            agent: None,
-            root: None,
-            roots_only: false,
-            ended: None,
-            limit,
-        }
+        Self { agent: None, root: None, roots_only: false, ended: None, limit }
     }
 
     /// Whether `summary` is one of them.
     pub fn takes(&self, summary: &RunSummary) -> bool {
         let ended = summary.state == RunState::Ended;
-        self.agent
-            .as_ref()
-            .is_none_or(|agent| *agent == summary.agent)
+        self.agent.as_ref().is_none_or(|agent| *agent == summary.agent)
             && self.root.is_none_or(|root| root == summary.root_run_id)
             && !(self.roots_only && summary.parent_run_id.is_some())
             && self.ended.is_none_or(|wanted| wanted == ended)
@@ -116,10 +108,7 @@ pub(crate) async fn get(bus: &Bus, run: RunId) -> Result<Option<RunSummary>, Sca
 
 pub(crate) async fn get_kept(bus: &Bus, run: RunId) -> Result<Kept, ScanError> {
     let page = bus.scan(STREAM, &format!("$KV.runs.{run}"), 1).await?;
-    let kept = page.messages.last().map(|message| Kept {
-        summary: read(message),
-        revision: message.sequence,
-    });
+    let kept = page.messages.last().map(|message| Kept { summary: read(message), revision: message.sequence });
     Ok(kept.unwrap_or_default())
 }
 
@@ -129,11 +118,7 @@ pub(crate) async fn store(bus: &Bus) -> Result<kv::Store, KeyValueError> {
 }
 
 /// Writes a summary over the revision `over`, and no other.
-pub(crate) async fn put(
-    store: &kv::Store,
-    summary: &RunSummary,
-    over: u64,
-) -> Result<u64, UpdateError> {
+pub(crate) async fn put(store: &kv::Store, summary: &RunSummary, over: u64) -> Result<u64, UpdateError> {
     // It has no map with other keys than strings and no failing serializer.
     let value = serde_json::to_vec(summary).unwrap_or_default();
     let key = summary.run_id.to_string();
@@ -179,11 +164,7 @@ pub async fn resolve(bus: &Bus, text: &str) -> Result<RunId, ResolveError> {
             continue;
         };
         if candidates.len() == MAX_CANDIDATES {
-            return Err(ResolveError::Ambiguous {
-                text,
-                candidates,
-                more: true,
-            });
+            return Err(ResolveError::Ambiguous { text, candidates, more: true });
         }
         candidates.push(run);
     }
@@ -192,11 +173,7 @@ pub async fn resolve(bus: &Bus, text: &str) -> Result<RunId, ResolveError> {
         [run] => Ok(*run),
         _ => {
             candidates.sort();
-            Err(ResolveError::Ambiguous {
-                text,
-                candidates,
-                more: false,
-            })
+            Err(ResolveError::Ambiguous { text, candidates, more: false })
         }
     }
 }
@@ -204,9 +181,7 @@ pub async fn resolve(bus: &Bus, text: &str) -> Result<RunId, ResolveError> {
 /// People see the end of an id; those who copy one begin at its beginning.
 fn is_named(run: RunId, text: &str) -> bool {
     let (id, plain) = (run.to_string(), run.as_uuid().simple().to_string());
-    [id, plain]
-        .iter()
-        .any(|id| id.starts_with(text) || id.ends_with(text))
+    [id, plain].iter().any(|id| id.starts_with(text) || id.ends_with(text))
 }
 
 /// A summary as it is kept; none for a key that was removed, or that another version wrote.
@@ -215,8 +190,5 @@ fn read(kept: &Verbatim) -> Option<RunSummary> {
         return None;
     }
     let read = serde_json::from_slice(&kept.body);
-    read.inspect_err(
-        |error| tracing::warn!(subject = kept.subject, %error, "a summary can not be read"),
-    )
-    .ok()
+    read.inspect_err(|error| tracing::warn!(subject = kept.subject, %error, "a summary can not be read")).ok()
 }

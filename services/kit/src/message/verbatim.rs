@@ -62,8 +62,7 @@ impl Verbatim {
 
     /// Whether it stands for a value that was removed from a bucket.
     pub fn is_removal(&self) -> bool {
-        matches!(self.header("KV-Operation"), Some("DEL" | "PURGE"))
-            || self.header("Nats-Marker-Reason").is_some()
+        matches!(self.header("KV-Operation"), Some("DEL" | "PURGE")) || self.header("Nats-Marker-Reason").is_some()
     }
 }
 
@@ -84,19 +83,13 @@ pub(crate) fn verbatim(message: &async_nats::Message) -> Result<Verbatim, NotInS
     for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
         let name: &str = name.as_ref();
         if !OF_THE_ANSWER.contains(&name) {
-            headers.extend(
-                values
-                    .iter()
-                    .map(|value| (name.to_owned(), value.as_str().to_owned())),
-            );
+            headers.extend(values.iter().map(|value| (name.to_owned(), value.as_str().to_owned())));
         }
     }
     // The client library does not keep the order of headers; a fixed one makes the same message the same bytes.
     headers.sort();
     Ok(Verbatim {
-        subject: own("Nats-Subject")
-            .ok_or(NotInStream("subject"))?
-            .to_owned(),
+        subject: own("Nats-Subject").ok_or(NotInStream("subject"))?.to_owned(),
         sequence: sequence.ok_or(NotInStream("sequence"))?,
         time: time.ok_or(NotInStream("time"))?,
         headers,

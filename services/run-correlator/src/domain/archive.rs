@@ -3,7 +3,7 @@
 //! Messages are kept as bytes and never decoded to be written again, so that what a newer version wrote is not lost.
 //! Archives are read for as long as the project lives: versions are append-only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -13,6 +13,8 @@ use schemas::{RunId, Subject};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::blobs::named_in;
+
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
 
@@ -21,6 +23,9 @@ const LEVEL: i32 = 3;
 
 /// What an archive may grow to when it is opened. A journal is limited to far less.
 pub const MAX_OPEN_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Names that the decision about an archive lists: 67 bytes each, so they leave most of a message's room. Few runs come near.
+pub const MAX_NAMES: usize = 2_000;
 
 /// An archive that is ready to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Packed {
     pub messages: BTreeMap<String, u64>,
     /// The sequence of the last message in it; 0 when it is empty.
     pub last_sequence: u64,
+    /// The blobs that its messages name; none when there are more than [`MAX_NAMES`].
+    pub blobs: Option<Vec<String>>,
 }
 
 /// An archive that can not be opened, or made.
@@ -94,16 +101,13 @@ struct Line {
 
 /// Packs `messages`, which are in order of their sequences. The same messages are the same bytes.
 pub fn pack(run: RunId, messages: &[Verbatim]) -> Result<Packed, ArchiveError> {
-    let header = Header {
-        nightcrew_archive: VERSION,
-        run_id: run,
-        messages: messages.len() as u64,
-    };
+    let header = Header { nightcrew_archive: VERSION, run_id: run, messages: messages.len() as u64 };
     let mut plain = encode(&header, 1)?;
-    let mut kinds = BTreeMap::new();
+    let (mut kinds, mut names) = (BTreeMap::new(), BTreeSet::new());
     for (index, message) in messages.iter().enumerate() {
         plain.extend(encode(&Line::of(message), index + 2)?);
         *kinds.entry(kind(&message.subject).to_owned()).or_default() += 1;
+        names.extend(named_in(&message.body));
     }
     let content = zstd::encode_all(plain.as_slice(), LEVEL).map_err(ArchiveError::Zstd)?;
     Ok(Packed {
@@ -111,6 +115,7 @@ pub fn pack(run: RunId, messages: &[Verbatim]) -> Result<Packed, ArchiveError> {
         digest: digest(&plain),
         messages: kinds,
         last_sequence: messages.last().map_or(0, |message| message.sequence),
+        blobs: (names.len() <= MAX_NAMES).then(|| names.into_iter().collect()),
     })
 }
 
@@ -118,8 +123,7 @@ pub fn pack(run: RunId, messages: &[Verbatim]) -> Result<Packed, ArchiveError> {
 pub fn unpack(run: RunId, content: &[u8], recorded: &str) -> Result<Vec<Verbatim>, ArchiveError> {
     let mut plain = Vec::new();
     let decoder = zstd::Decoder::new(content).map_err(ArchiveError::Zstd)?;
-    io::Read::read_to_end(&mut io::Read::take(decoder, MAX_OPEN_BYTES), &mut plain)
-        .map_err(ArchiveError::Zstd)?;
+    io::Read::read_to_end(&mut io::Read::take(decoder, MAX_OPEN_BYTES), &mut plain).map_err(ArchiveError::Zstd)?;
     let found = digest(&plain);
     if found != recorded {
         return Err(ArchiveError::Digest { found });
@@ -132,21 +136,12 @@ pub fn unpack(run: RunId, content: &[u8], recorded: &str) -> Result<Vec<Verbatim
     }
     let mut messages = Vec::new();
     for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let line: Line = serde_json::from_slice(line).map_err(|source| ArchiveError::Line {
-            line: index + 1,
-            source,
-        })?;
+        let line: Line =
+            serde_json::from_slice(line).map_err(|source| ArchiveError::Line { line: index + 1, source })?;
         messages.push(line.verbatim()?);
     }
     let found = messages.len() as u64;
-    if found == header.messages {
-        Ok(messages)
-    } else {
-        Err(ArchiveError::Short {
-            found,
-            expected: header.messages,
-        })
-    }
+    if found == header.messages { Ok(messages) } else { Err(ArchiveError::Short { found, expected: header.messages }) }
 }
 
 impl Line {
@@ -165,9 +160,7 @@ impl Line {
     fn verbatim(self) -> Result<Verbatim, ArchiveError> {
         let body = match (self.body, self.body_base64) {
             (Some(text), _) => text.into_bytes(),
-            (None, Some(coded)) => BASE64
-                .decode(coded.as_bytes())
-                .map_err(|_| ArchiveError::Body)?,
+            (None, Some(coded)) => BASE64.decode(coded.as_bytes()).map_err(|_| ArchiveError::Body)?,
             (None, None) => return Err(ArchiveError::Body),
         };
         Ok(Verbatim {
@@ -181,10 +174,7 @@ impl Line {
 }
 
 fn encode<T: Serialize>(line: &T, number: usize) -> Result<Vec<u8>, ArchiveError> {
-    let mut encoded = serde_json::to_vec(line).map_err(|source| ArchiveError::Line {
-        line: number,
-        source,
-    })?;
+    let mut encoded = serde_json::to_vec(line).map_err(|source| ArchiveError::Line { line: number, source })?;
     encoded.push(b'\n');
     Ok(encoded)
 }

@@ -122,23 +122,11 @@ impl Evidence {
         match &stored.subject {
             Subject::Signal(..) => {
                 let body = stored.decode().map_err(told)?;
-                self.signals.push(Told {
-                    sequence,
-                    time,
-                    id,
-                    by,
-                    body,
-                });
+                self.signals.push(Told { sequence, time, id, by, body });
             }
             Subject::Call(_) => {
                 let body = stored.decode().map_err(told)?;
-                self.calls.push(Told {
-                    sequence,
-                    time,
-                    id,
-                    by,
-                    body,
-                });
+                self.calls.push(Told { sequence, time, id, by, body });
             }
             subject => {
                 let effect = match subject {
@@ -147,14 +135,7 @@ impl Evidence {
                 };
                 let decision = stored.decode().map_err(told)?;
                 let after = stored.after;
-                self.journal.push(JournalMessage {
-                    sequence,
-                    after,
-                    time,
-                    id,
-                    effect,
-                    decision,
-                });
+                self.journal.push(JournalMessage { sequence, after, time, id, effect, decision });
             }
         }
         Ok(())
@@ -163,16 +144,12 @@ impl Evidence {
     /// The journal with what could not be read of it, in order.
     pub fn links(&self) -> Vec<Link<'_>> {
         let readable = self.journal.iter().map(JournalMessage::link);
-        let unreadable = self
-            .unreadable
-            .iter()
-            .filter(|message| message.in_journal)
-            .map(|message| Link {
-                sequence: message.sequence,
-                after: message.after,
-                time: message.time,
-                decision: None,
-            });
+        let unreadable = self.unreadable.iter().filter(|message| message.in_journal).map(|message| Link {
+            sequence: message.sequence,
+            after: message.after,
+            time: message.time,
+            decision: None,
+        });
         let mut links: Vec<_> = readable.chain(unreadable).collect();
         links.sort_by_key(|link| link.sequence);
         links
@@ -181,10 +158,7 @@ impl Evidence {
     /// The children that the run started, in order.
     pub fn children(&self) -> Vec<RunId> {
         let mut seen = BTreeSet::new();
-        let events = self
-            .journal
-            .iter()
-            .flat_map(|message| &message.decision.events);
+        let events = self.journal.iter().flat_map(|message| &message.decision.events);
         events
             .filter_map(|event| match event {
                 schemas::RunEvent::HandedOff(handed) => Some(handed.child_run_id),
@@ -198,12 +172,7 @@ impl Evidence {
 impl JournalMessage {
     /// The message as a link of the journal's chain.
     pub const fn link(&self) -> Link<'_> {
-        Link {
-            sequence: self.sequence,
-            after: self.after,
-            time: self.time,
-            decision: Some(&self.decision),
-        }
+        Link { sequence: self.sequence, after: self.after, time: self.time, decision: Some(&self.decision) }
     }
 }
 

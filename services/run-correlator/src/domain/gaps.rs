@@ -38,12 +38,7 @@ pub struct Found {
 /// Everything that is missing, in order.
 pub fn check(run: RunId, evidence: &Evidence, now: Timestamp) -> Vec<Found> {
     let mut found = Vec::new();
-    found.extend(
-        evidence
-            .missing
-            .iter()
-            .map(|gap| at_the_beginning(gap, evidence)),
-    );
+    found.extend(evidence.missing.iter().map(|gap| at_the_beginning(gap, evidence)));
     found.extend(unreadable(evidence));
     found.extend(broken_chain(evidence));
     let mut calls = Calls::default();
@@ -68,36 +63,22 @@ struct Place {
 
 impl Place {
     const fn of(message: &JournalMessage) -> Self {
-        Self {
-            at: message.time,
-            sequence: message.sequence,
-        }
+        Self { at: message.time, sequence: message.sequence }
     }
 
     const fn found(self, gap: Gap) -> Found {
-        Found {
-            gap,
-            at: self.at,
-            after: self.sequence,
-        }
+        Found { gap, at: self.at, after: self.sequence }
     }
 }
 
 fn at_the_beginning(gap: &Gap, evidence: &Evidence) -> Found {
     let first = evidence.links().first().map(|link| link.time);
-    Found {
-        gap: gap.clone(),
-        at: first.unwrap_or(Timestamp::UNIX_EPOCH),
-        after: 0,
-    }
+    Found { gap: gap.clone(), at: first.unwrap_or(Timestamp::UNIX_EPOCH), after: 0 }
 }
 
 fn unreadable(evidence: &Evidence) -> impl Iterator<Item = Found> {
     evidence.unreadable.iter().map(|message| Found {
-        gap: Gap::Unreadable {
-            sequence: message.sequence,
-            reason: message.reason.clone(),
-        },
+        gap: Gap::Unreadable { sequence: message.sequence, reason: message.reason.clone() },
         at: message.time,
         after: message.sequence,
     })
@@ -110,29 +91,15 @@ fn broken_chain(evidence: &Evidence) -> Vec<Found> {
     let mut last = Timestamp::UNIX_EPOCH;
     for link in evidence.links() {
         if let Some(expected) = link.after.filter(|after| *after != previous) {
-            let gap = Gap::MissingSequence {
-                before: Some(link.sequence),
-                expected,
-            };
-            found.push(Found {
-                gap,
-                at: link.time,
-                after: previous,
-            });
+            let gap = Gap::MissingSequence { before: Some(link.sequence), expected };
+            found.push(Found { gap, at: link.time, after: previous });
         }
         previous = link.sequence;
         last = link.time;
     }
     if evidence.known_last > previous {
-        let gap = Gap::MissingSequence {
-            before: None,
-            expected: evidence.known_last,
-        };
-        found.push(Found {
-            gap,
-            at: last,
-            after: previous,
-        });
+        let gap = Gap::MissingSequence { before: None, expected: evidence.known_last };
+        found.push(Found { gap, at: last, after: previous });
     }
     found
 }
@@ -210,8 +177,7 @@ impl Calls {
     fn returned(&mut self, call_id: &str) {
         self.tools.remove(call_id);
         if let Some((child_run_id, handed)) = self.children.remove(call_id) {
-            self.found
-                .push(handed.found(Gap::ChildNotEnded { child_run_id }));
+            self.found.push(handed.found(Gap::ChildNotEnded { child_run_id }));
         }
     }
 
@@ -222,15 +188,13 @@ impl Calls {
         }
         for (call_id, (_, called)) in std::mem::take(&mut self.tools) {
             if let Some((child_run_id, handed)) = self.children.remove(&call_id) {
-                self.found
-                    .push(handed.found(Gap::ChildNotEnded { child_run_id }));
+                self.found.push(handed.found(Gap::ChildNotEnded { child_run_id }));
             } else {
                 self.found.push(called.found(Gap::NotReturned { call_id }));
             }
         }
         for (_, (child_run_id, handed)) in std::mem::take(&mut self.children) {
-            self.found
-                .push(handed.found(Gap::ChildNotEnded { child_run_id }));
+            self.found.push(handed.found(Gap::ChildNotEnded { child_run_id }));
         }
     }
 
@@ -240,15 +204,8 @@ impl Calls {
             && now.duration_since(deadline) > DEADLINE_SLACK
         {
             self.forget_everything_open();
-            let last = evidence
-                .links()
-                .last()
-                .map_or(last.sequence, |link| link.sequence);
-            self.found.push(Found {
-                gap: Gap::NotEnded { deadline },
-                at: deadline,
-                after: last,
-            });
+            let last = evidence.links().last().map_or(last.sequence, |link| link.sequence);
+            self.found.push(Found { gap: Gap::NotEnded { deadline }, at: deadline, after: last });
         }
         self.found
     }
@@ -267,19 +224,14 @@ fn unconfirmed(evidence: &Evidence, now: Timestamp) -> Vec<Found> {
             continue;
         }
         let mut events = message.decision.events.iter();
-        if events.any(|event| matches!(event, RunEvent::MessageSent(_)))
-            && !is_confirmed(evidence, message, None)
-        {
+        if events.any(|event| matches!(event, RunEvent::MessageSent(_))) && !is_confirmed(evidence, message, None) {
             let decision_id = message.id.clone();
             found.push(Place::of(message).found(Gap::NotDelivered { decision_id }));
         }
         if let Some(system) = &message.effect
             && !is_confirmed(evidence, message, Some(system.as_str()))
         {
-            let gap = Gap::EffectNotDone {
-                decision_id: message.id.clone(),
-                system: system.clone(),
-            };
+            let gap = Gap::EffectNotDone { decision_id: message.id.clone(), system: system.clone() };
             found.push(Place::of(message).found(gap));
         }
     }
@@ -287,16 +239,11 @@ fn unconfirmed(evidence: &Evidence, now: Timestamp) -> Vec<Found> {
 }
 
 fn is_confirmed(evidence: &Evidence, message: &JournalMessage, effect: Option<&str>) -> bool {
-    evidence
-        .signals
-        .iter()
-        .any(|signal| match (&signal.body, effect) {
-            (Signal::Delivered(delivered), None) => delivered.decision_id == message.id,
-            (Signal::EffectDone(done), Some(system)) => {
-                done.decision_id == message.id && done.system == system
-            }
-            _ => false,
-        })
+    evidence.signals.iter().any(|signal| match (&signal.body, effect) {
+        (Signal::Delivered(delivered), None) => delivered.decision_id == message.id,
+        (Signal::EffectDone(done), Some(system)) => done.decision_id == message.id && done.system == system,
+        _ => false,
+    })
 }
 
 /// Answers that budget-proxy recorded no call for. A call's idempotency key names its run and step.
@@ -311,11 +258,7 @@ fn unmetered(run: RunId, evidence: &Evidence, now: Timestamp) -> Vec<Found> {
                 continue;
             };
             let key = format!("{run}/{}", reply.step);
-            if !evidence
-                .calls
-                .iter()
-                .any(|call| call.body.idempotency_key == key)
-            {
+            if !evidence.calls.iter().any(|call| call.body.idempotency_key == key) {
                 let gap = Gap::NotMetered { step: reply.step };
                 found.push(Place::of(message).found(gap));
             }

@@ -20,11 +20,9 @@ pub(super) fn signal(told: &Told<Signal>) -> String {
             name(&delivered.room),
             name(&delivered.external_id)
         ),
-        Signal::EffectDone(done) => format!(
-            "{} did what it wanted, as {}",
-            name(&done.system),
-            name(&done.external_id)
-        ),
+        Signal::EffectDone(done) => {
+            format!("{} did what it wanted, as {}", name(&done.system), name(&done.external_id))
+        }
         Signal::ApprovalDecided(decided) => format!(
             "{} {} approval {}",
             name(&decided.by),
@@ -38,11 +36,7 @@ pub(super) fn signal(told: &Told<Signal>) -> String {
         Signal::Deadline(deadline) => format!("its time is up: {}", deadline.at),
         Signal::Unpaused(by) => with_reason("lets it go on", &by.by, &by.reason),
         Signal::Cancel(by) => with_reason("calls it off", &by.by, &by.reason),
-        Signal::Message(message) => format!(
-            "{} says: {}",
-            name(&message.from),
-            quote(message.text.preview())
-        ),
+        Signal::Message(message) => format!("{} says: {}", name(&message.from), quote(message.text.preview())),
         Signal::JobExited(exited) => {
             let mut line = format!("its job {} is gone", name(&exited.job));
             if let Some(code) = exited.exit_code {
@@ -51,10 +45,9 @@ pub(super) fn signal(told: &Told<Signal>) -> String {
             let _ = write!(line, ": {}", quote(&exited.reason));
             line
         }
-        Signal::Unknown(unknown) => format!(
-            "a signal of the kind {}, which this version does not know",
-            name(&unknown.kind)
-        ),
+        Signal::Unknown(unknown) => {
+            format!("a signal of the kind {}, which this version does not know", name(&unknown.kind))
+        }
     }
 }
 

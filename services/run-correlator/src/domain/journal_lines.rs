@@ -7,17 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use schemas::{
-    AgentName, Block, RunEvent, RunId, Trigger,
+    AgentName, RunEvent, RunId,
     event::{
-        ChildEnded, ContextLoaded, FileChange, FileChanged, ModelCalled, ModelErrorClass,
-        ModelFailed, ModelReplied, Requested, ResumeCause, Resumed, StopReason, ToolCalled,
-        ToolOutcome, ToolReturned, Totals, Waiting,
+        ChildEnded, ModelCalled, ModelErrorClass, ModelFailed, ResumeCause, Resumed, ToolCalled, ToolOutcome,
+        ToolReturned, Totals,
     },
 };
 
-use super::text::{
-    call, commit, cost, count, counted, duration, name, quote, run, size, usage, words,
-};
+use super::event_lines::{self, runner, totals};
+use super::text::{call, commit, count, counted, duration, name, quote, run, size, words};
 
 /// Tells events in order.
 #[derive(Debug, Default)]
@@ -38,23 +36,21 @@ impl Teller {
     /// The line of the next event.
     pub(super) fn tell(&mut self, event: &RunEvent) -> String {
         match event {
-            RunEvent::Requested(requested) => self::requested(requested),
-            RunEvent::Started(started) => format!(
-                "runner {} takes the run, with the {} harness",
-                runner(&started.runner),
-                name(&started.harness)
-            ),
+            RunEvent::Requested(requested) => event_lines::requested(requested),
+            RunEvent::Started(started) => {
+                format!("runner {} takes the run, with the {} harness", runner(&started.runner), name(&started.harness))
+            }
             RunEvent::Resumed(resumed) => self.resumed(resumed),
-            RunEvent::ContextLoaded(context) => context_loaded(context),
+            RunEvent::ContextLoaded(context) => event_lines::context_loaded(context),
             RunEvent::ModelCalled(called) => self.model_called(called),
             RunEvent::ModelReplied(reply) => {
                 self.model = None;
-                model_replied(reply)
+                event_lines::model_replied(reply)
             }
             RunEvent::ModelFailed(failed) => self.model_failed(failed),
             RunEvent::ToolCalled(called) => self.tool_called(called),
             RunEvent::ToolReturned(returned) => self.tool_returned(returned),
-            RunEvent::FileChanged(changed) => file_changed(changed),
+            RunEvent::FileChanged(changed) => event_lines::file_changed(changed),
             RunEvent::WorktreeSaved(saved) => format!(
                 "saves the worktree of {} ({}) as {}",
                 name(&saved.repository),
@@ -75,7 +71,7 @@ impl Teller {
                 format!("hands off to {agent} ({}): {task}", run(child))
             }
             RunEvent::ChildEnded(child) => self.child_ended(child),
-            RunEvent::Waiting(waiting) => self::waiting(waiting),
+            RunEvent::Waiting(waiting) => event_lines::waiting(waiting),
             RunEvent::Cancelled(end) => {
                 let end = (&*end.by, &*end.reason, &end.totals);
                 self.cut_off("called off", end)
@@ -90,7 +86,7 @@ impl Teller {
                 let _ = write!(line, "; {}", totals(&end.totals));
                 line
             }
-            other => plain(other),
+            other => event_lines::plain(other),
         }
     }
 
@@ -127,9 +123,9 @@ impl Teller {
                 Some(failed) => {
                     let _ = write!(line, " (the last one: {})", words(&failed));
                 }
-                None => line.push_str(
-                    " because its runner was lost; an answer that was given already is not paid again",
-                ),
+                None => {
+                    line.push_str(" because its runner was lost; an answer that was given already is not paid again");
+                }
             }
         }
         let tokens = count(called.input_estimate);
@@ -138,10 +134,7 @@ impl Teller {
             let dropped = counted(called.dropped_messages.into(), "oldest message");
             let _ = write!(line, ", without the {dropped} to fit the window");
         }
-        self.model = Some(OpenModelCall {
-            step: called.step,
-            failed: None,
-        });
+        self.model = Some(OpenModelCall { step: called.step, failed: None });
         line
     }
 
@@ -150,10 +143,7 @@ impl Teller {
             open.failed = Some(failed.class);
         }
         let (step, attempt) = (failed.step, failed.attempt);
-        let mut line = format!(
-            "step {step}, attempt {attempt}: the model call fails, {}",
-            words(&failed.class)
-        );
+        let mut line = format!("step {step}, attempt {attempt}: the model call fails, {}", words(&failed.class));
         if let Some(status) = failed.status {
             let _ = write!(line, " (HTTP {status})");
         }
@@ -162,11 +152,7 @@ impl Teller {
             Some(pause) => {
                 let _ = write!(line, "; to be tried again after {}", duration(pause));
             }
-            None if matches!(
-                failed.class,
-                ModelErrorClass::Refused | ModelErrorClass::Budget
-            ) =>
-            {
+            None if matches!(failed.class, ModelErrorClass::Refused | ModelErrorClass::Budget) => {
                 line.push_str("; trying again would not help");
             }
             None => {}
@@ -178,9 +164,7 @@ impl Teller {
         let again = self.open.contains(&called.call_id);
         let mut line = format!("calls {}", call(&called.tool, &called.arguments));
         if again {
-            line.push_str(
-                " again: its runner was lost while it ran, and it may be repeated without harm",
-            );
+            line.push_str(" again: its runner was lost while it ran, and it may be repeated without harm");
         } else {
             self.open.push(called.call_id.clone());
         }
@@ -235,182 +219,4 @@ impl Teller {
             None => name(call_id),
         }
     }
-}
-
-fn requested(requested: &Requested) -> String {
-    let agent = &requested.agent;
-    let who = match &requested.trigger {
-        Trigger::Chat {
-            channel,
-            room,
-            sender,
-            ..
-        } => format!(
-            "{} asks {agent} in {} of {}",
-            name(sender),
-            name(room),
-            name(channel)
-        ),
-        Trigger::Command { by, .. } => format!("{} asks {agent}", name(by)),
-        Trigger::Schedule { schedule, slot, .. } => {
-            format!("schedule {} wakes {agent} for {slot}", name(schedule))
-        }
-        Trigger::PullRequest {
-            repository,
-            number,
-            action,
-            ..
-        } => format!(
-            "pull request {}#{number}, {}, wakes {agent}",
-            name(repository),
-            name(action)
-        ),
-        Trigger::Forge {
-            repository,
-            forge_id,
-        } => format!("{} of {} wakes {agent}", name(forge_id), name(repository)),
-        Trigger::Event { event_id } => format!("event {} wakes {agent}", name(event_id.as_str())),
-        Trigger::Handoff { parent_run_id, .. } => format!("{} asks {agent}", run(*parent_run_id)),
-        Trigger::Retry { of, by, .. } => format!("{} retries {} of {agent}", name(by), run(*of)),
-    };
-    format!("{who}: {}", quote(requested.prompt.preview()))
-}
-
-fn context_loaded(context: &ContextLoaded) -> String {
-    let tools: Vec<_> = context.tools.iter().map(|tool| name(tool)).collect();
-    format!(
-        "knows its persona, model {} with a window of {} tokens, and {}: {}",
-        name(&context.model),
-        count(context.context_window),
-        counted(context.tools.len() as u64, "tool"),
-        super::text::one_line(&tools.join(", "), super::text::QUOTE_CHARS)
-    )
-}
-
-fn model_replied(reply: &ModelReplied) -> String {
-    let mut line = format!(
-        "{} answers step {} after {}, {}, {}",
-        name(&reply.model),
-        reply.step,
-        duration(reply.millis),
-        usage(&reply.usage),
-        cost(reply.cost)
-    );
-    match reply.stop {
-        StopReason::EndTurn | StopReason::ToolUse => {}
-        stop => {
-            let _ = write!(line, ", stopped by {}", words(&stop));
-        }
-    }
-    let wanted = reply.content.iter().filter_map(|block| match block {
-        Block::ToolUse { name: tool, .. } => Some(name(tool)),
-        _ => None,
-    });
-    let wanted: Vec<_> = wanted.collect();
-    let said = reply.content.iter().find_map(|block| match block {
-        Block::Text { text } => Some(quote(text)),
-        _ => None,
-    });
-    if let Some(said) = said.filter(|said| !said.is_empty()) {
-        let _ = write!(line, ": {said}");
-    }
-    if !wanted.is_empty() {
-        let _ = write!(line, "; wants {}", wanted.join(", "));
-    }
-    line
-}
-
-fn file_changed(changed: &FileChanged) -> String {
-    let what = match changed.change {
-        FileChange::Added => "adds",
-        FileChange::Modified => "changes",
-        FileChange::Deleted => "deletes",
-    };
-    format!(
-        "{what} {} (+{} −{})",
-        super::text::one_line(&changed.path, super::text::QUOTE_CHARS),
-        count(changed.added),
-        count(changed.removed)
-    )
-}
-
-fn waiting(waiting: &Waiting) -> String {
-    let mut line = match waiting.reason {
-        schemas::event::WaitReason::Child => "waits for what it handed off".to_owned(),
-        schemas::event::WaitReason::Approval => "waits for an approval".to_owned(),
-        schemas::event::WaitReason::Pause => "is paused".to_owned(),
-    };
-    line.push_str(", held by nobody");
-    if let Some(until) = waiting.until {
-        let _ = write!(line, ", until {until} at the latest");
-    }
-    line
-}
-
-/// The events that need no memory.
-fn plain(event: &RunEvent) -> String {
-    match event {
-        RunEvent::MessageReceived(message) => {
-            format!(
-                "{} says: {}",
-                name(&message.from),
-                quote(message.text.preview())
-            )
-        }
-        RunEvent::ApprovalRequested(asked) => format!(
-            "asks for approval {} until {}",
-            name(&asked.approval_id),
-            asked.expires_at
-        ),
-        RunEvent::ApprovalDecided(decided) => format!(
-            "{} {} approval {}",
-            name(&decided.by),
-            if decided.granted { "grants" } else { "denies" },
-            name(&decided.approval_id)
-        ),
-        RunEvent::SignalTaken(taken) => format!("has read the signal {}", name(&taken.name)),
-        RunEvent::MessageSent(sent) => format!(
-            "says in {} of {}: {}",
-            name(&sent.to.room),
-            name(&sent.to.channel),
-            quote(sent.text.preview())
-        ),
-        RunEvent::Finished(end) => format!(
-            "finishes, {}: {}",
-            totals(&end.totals),
-            quote(end.answer.preview())
-        ),
-        RunEvent::Archived(archived) => format!(
-            "{} went into an archive of {}",
-            counted(archived.messages.values().sum(), "message"),
-            size(archived.archive.bytes)
-        ),
-        other => format!(
-            "an event of the kind {}, which this version does not know",
-            name(other.kind())
-        ),
-    }
-}
-
-fn totals(totals: &Totals) -> String {
-    let mut line = format!(
-        "{} in all, {}, {}, {} tokens, {}",
-        duration(totals.millis),
-        counted(totals.model_calls.into(), "model call"),
-        counted(totals.tool_calls.into(), "tool call"),
-        count(totals.usage.total()),
-        totals.cost
-    );
-    if totals.unpriced_calls > 0 {
-        let calls = counted(totals.unpriced_calls.into(), "call");
-        let _ = write!(line, " without {calls} that have no price");
-    }
-    line
-}
-
-/// The end of a runner's id: its beginning is a time that several share.
-fn runner(id: &str) -> String {
-    const SHORT: usize = 8;
-    let id: Vec<_> = name(id).chars().collect();
-    id[id.len().saturating_sub(SHORT)..].iter().collect()
 }

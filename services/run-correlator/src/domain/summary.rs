@@ -78,10 +78,7 @@ pub fn apply(summary: &mut RunSummary, link: Link<'_>) -> Folded {
     if link.sequence <= summary.last_sequence {
         return Folded::Old;
     }
-    if link
-        .after
-        .is_some_and(|after| after > summary.last_sequence)
-    {
+    if link.after.is_some_and(|after| after > summary.last_sequence) {
         return Folded::Hole;
     }
     take(summary, link);

@@ -148,11 +148,7 @@ pub fn count(number: u64) -> String {
 
 /// A count and what is counted, with a plural by `s`.
 pub fn counted(number: u64, what: &str) -> String {
-    format!(
-        "{} {what}{}",
-        count(number),
-        if number == 1 { "" } else { "s" }
-    )
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// A duration of that many milliseconds, to two units at most.
@@ -182,11 +178,7 @@ pub fn size(bytes: u64) -> String {
 
 /// The tokens of a call.
 pub fn usage(usage: &Usage) -> String {
-    let mut text = format!(
-        "{} tokens in, {} out",
-        count(usage.input_tokens),
-        count(usage.output_tokens)
-    );
+    let mut text = format!("{} tokens in, {} out", count(usage.input_tokens), count(usage.output_tokens));
     if usage.cache_read_tokens > 0 {
         let _ = write!(text, ", {} from the cache", count(usage.cache_read_tokens));
     }
@@ -220,14 +212,8 @@ mod tests {
 
     #[test]
     fn colours_go_and_other_control_characters_are_seen() {
-        assert_eq!(
-            one_line("\u{1b}[1;31mFAILED\u{1b}[0m  tests\n", 80),
-            "FAILED tests"
-        );
-        assert_eq!(
-            one_line("a\u{1b}]0;title\u{7}b", 80),
-            "a\u{241b}]0;title\u{2407}b"
-        );
+        assert_eq!(one_line("\u{1b}[1;31mFAILED\u{1b}[0m  tests\n", 80), "FAILED tests");
+        assert_eq!(one_line("a\u{1b}]0;title\u{7}b", 80), "a\u{241b}]0;title\u{2407}b");
         assert_eq!(one_line("x\u{9b}31m", 80), "x\u{fffd}31m");
         assert_eq!(one_line("\u{1b}[", 80), "\u{241b}[");
     }
@@ -246,10 +232,7 @@ mod tests {
 
     #[test]
     fn a_call_shows_its_arguments_shortened() {
-        assert_eq!(
-            call("shell", &json!({"command": "cargo test"})),
-            r#"shell(command: "cargo test")"#
-        );
+        assert_eq!(call("shell", &json!({"command": "cargo test"})), r#"shell(command: "cargo test")"#);
         assert_eq!(call("list", &json!({})), "list()");
         assert_eq!(call("list", &Value::Null), "list()");
         let long = json!({"a": "x".repeat(70), "b": "y".repeat(70), "c": "z".repeat(70)});

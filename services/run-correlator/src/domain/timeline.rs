@@ -81,11 +81,7 @@ fn journal(evidence: &Evidence) -> Vec<Entry> {
 /// Puts each gap behind the message after which it was noticed: from the last on, so that those placed before stand behind.
 fn place_gaps(entries: &mut Vec<Entry>, found: &[Found]) {
     for found in found.iter().rev() {
-        let is_before = |entry: &Entry| {
-            entry
-                .sequence
-                .is_some_and(|sequence| sequence <= found.after)
-        };
+        let is_before = |entry: &Entry| entry.sequence.is_some_and(|sequence| sequence <= found.after);
         let place = entries.partition_point(is_before);
         entries.insert(place, gap(found));
     }
@@ -123,15 +119,7 @@ fn with_log_lines(entries: Vec<Entry>, evidence: &Evidence) -> Vec<Entry> {
 /// The entry of a log line.
 pub fn log(line: &kit::logs::LogLine) -> Entry {
     let (kind, text) = happenings::log(line);
-    Entry {
-        at: line.time,
-        source: Source::Log,
-        sequence: None,
-        id: None,
-        kind,
-        line: text,
-        detail: detail(line),
-    }
+    Entry { at: line.time, source: Source::Log, sequence: None, id: None, kind, line: text, detail: detail(line) }
 }
 
 /// These types have no map with other keys than strings and no failing serializer.

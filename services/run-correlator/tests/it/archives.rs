@@ -1,15 +1,16 @@
 //! Ended runs leave the log, and nobody notices but the disk.
 
 use jiff::SignedDuration;
+use kit::blobs::Blobs;
 use kit::journal::{AppendError, Journal};
 use kit::streams::StreamOptions;
 use run_correlator::archive::{Archiver, NotNow, Part};
-use run_correlator::{ArchivePolicy, Config, timeline};
+use run_correlator::{ArchivePolicy, Config, sweep_blobs, timeline};
 use schemas::event::Archived;
 use schemas::subject::filter;
 use schemas::summary::RunSummary;
 use schemas::timeline::{Entry, Gap, Source, Timeline};
-use schemas::{RunId, Signal, Subject};
+use schemas::{BlobRef, RunEvent, RunId, Signal, Subject, Text};
 
 use crate::log::*;
 use crate::story::*;
@@ -28,15 +29,8 @@ async fn told(log: &Log, run: RunId) -> Timeline {
 
 /// The timeline without what its archive adds to it.
 fn without_archive(timeline: &Timeline) -> (RunSummary, Vec<Entry>, Vec<Gap>) {
-    let entries = timeline
-        .entries
-        .iter()
-        .filter(|entry| entry.kind != "archived");
-    let summary = RunSummary {
-        archived: false,
-        last_sequence: 0,
-        ..timeline.summary.clone()
-    };
+    let entries = timeline.entries.iter().filter(|entry| entry.kind != "archived");
+    let summary = RunSummary { archived: false, last_sequence: 0, ..timeline.summary.clone() };
     (summary, entries.cloned().collect(), timeline.gaps.clone())
 }
 
@@ -75,40 +69,16 @@ async fn an_archived_run_reads_like_one_in_the_log() {
     assert!(after.is_complete(), "{:?}", after.gaps);
     assert_eq!(without_archive(&after), without_archive(&before));
     assert!(after.summary.archived);
-    let last = after
-        .entries
-        .iter()
-        .rev()
-        .find(|entry| entry.source == Source::Journal);
-    assert!(
-        last.unwrap()
-            .line
-            .starts_with("9 messages went into an archive")
-    );
+    let last = after.entries.iter().rev().find(|entry| entry.source == Source::Journal);
+    assert!(last.unwrap().line.starts_with("9 messages went into an archive"));
 
     let refused = trigger_again(&log, run_of(1)).await.unwrap_err();
-    assert!(matches!(
-        refused,
-        AppendError::Conflict { last: Some(_), .. }
-    ));
+    assert!(matches!(refused, AppendError::Conflict { last: Some(_), .. }));
     // What comes later is told too.
-    let message = schemas::signal::Message {
-        from: "@ada:example.org".to_owned(),
-        text: "thanks".into(),
-    };
-    log.signal(
-        run_of(1),
-        schemas::EventId::new("late"),
-        &Signal::Message(message),
-    )
-    .await;
+    let message = schemas::signal::Message { from: "@ada:example.org".to_owned(), text: "thanks".into() };
+    log.signal(run_of(1), schemas::EventId::new("late"), &Signal::Message(message)).await;
     let later = told(&log, run_of(1)).await;
-    assert!(
-        later
-            .entries
-            .iter()
-            .any(|entry| entry.line.contains("thanks"))
-    );
+    assert!(later.entries.iter().any(|entry| entry.line.contains("thanks")));
     assert_eq!(later.entries.len(), after.entries.len() + 1);
     let again = archiver.archive(run_of(1), written.first, SignedDuration::ZERO, now);
     assert_eq!(again.await.unwrap(), Err(NotNow::Done));
@@ -121,26 +91,15 @@ async fn what_is_still_needed_is_not_archived() {
     let log = Log::start().await;
     let archiver = Archiver::new(&log.correlator);
     let now = kit::clock::now();
-    let try_it =
-        async |run, first, settled| archiver.archive(run, first, settled, now).await.unwrap();
+    let try_it = async |run, first, settled| archiver.archive(run, first, settled, now).await.unwrap();
     let zero = SignedDuration::ZERO;
-    let live = log
-        .write(run_of(1), &Story::asked("x").then(started()))
-        .await;
+    let live = log.write(run_of(1), &Story::asked("x").then(started())).await;
     assert_eq!(try_it(live.run, live.first, zero).await, Err(NotNow::Live));
-    let said = log
-        .write(run_of(2), &Story::asked("x").then(answers("y")))
-        .await;
-    assert_eq!(
-        try_it(said.run, said.first, zero).await,
-        Err(NotNow::Unconfirmed)
-    );
+    let said = log.write(run_of(2), &Story::asked("x").then(answers("y"))).await;
+    assert_eq!(try_it(said.run, said.first, zero).await, Err(NotNow::Unconfirmed));
     let fresh = log.write(run_of(3), &fixing()).await;
     let hour = SignedDuration::from_hours(1);
-    assert_eq!(
-        try_it(fresh.run, fresh.first, hour).await,
-        Err(NotNow::Live)
-    );
+    assert_eq!(try_it(fresh.run, fresh.first, hour).await, Err(NotNow::Live));
     for run in [1, 2, 3].map(run_of) {
         assert!(!told(&log, run).await.summary.archived);
     }
@@ -159,11 +118,7 @@ enum Until {
 
 async fn archive_until(log: &Log, written: Written, until: Until) -> Option<Archived> {
     let archiver = Archiver::new(&log.correlator);
-    let ready = archiver
-        .pack(written.run, written.first)
-        .await
-        .unwrap()
-        .unwrap();
+    let ready = archiver.pack(written.run, written.first).await.unwrap().unwrap();
     if until < Until::Stored {
         return None;
     }
@@ -188,47 +143,23 @@ async fn archive_until(log: &Log, written: Written, until: Until) -> Option<Arch
 
 #[tokio::test]
 async fn killed_between_any_two_steps_it_goes_on_without_loss() {
-    let steps = [
-        Until::Packed,
-        Until::Stored,
-        Until::Recorded,
-        Until::SignalsPurged,
-        Until::CallsPurged,
-        Until::JournalPurged,
-    ];
+    let steps =
+        [Until::Packed, Until::Stored, Until::Recorded, Until::SignalsPurged, Until::CallsPurged, Until::JournalPurged];
     // So small that two runs fill it beyond any threshold.
-    let policy = ArchivePolicy {
-        from_percent: 0,
-        to_percent: 0,
-        ..AT_ONCE
-    };
+    let policy = ArchivePolicy { from_percent: 0, to_percent: 0, ..AT_ONCE };
     for until in steps {
         let log = Log::start().await;
         let written = log.write(run_of(1), &fixing()).await;
         let before = told(&log, run_of(1)).await;
         archive_until(&log, written, until).await;
         let between = told(&log, run_of(1)).await;
-        assert_eq!(
-            without_archive(&between),
-            without_archive(&before),
-            "{until:?}"
-        );
+        assert_eq!(without_archive(&between), without_archive(&before), "{until:?}");
 
         let service = log.serve(Config { archive: policy });
-        eventually("an empty place", async || {
-            (left(&log, run_of(1)).await == [1, 0, 0]).then_some(())
-        })
-        .await;
+        eventually("an empty place", async || (left(&log, run_of(1)).await == [1, 0, 0]).then_some(())).await;
         let after = told(&log, run_of(1)).await;
-        assert_eq!(
-            without_archive(&after),
-            without_archive(&before),
-            "{until:?}"
-        );
-        let archives = after
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == "archived");
+        assert_eq!(without_archive(&after), without_archive(&before), "{until:?}");
+        let archives = after.entries.iter().filter(|entry| entry.kind == "archived");
         assert_eq!(archives.count(), 1, "{until:?}");
         assert!(trigger_again(&log, run_of(1)).await.is_err(), "{until:?}");
         eventually("an archived summary", async || {
@@ -246,38 +177,23 @@ async fn an_archive_that_can_not_be_read_back_purges_nothing() {
     let log = Log::start().await;
     let written = log.write(run_of(1), &fixing()).await;
     let archived = archive_until(&log, written, Until::Recorded).await.unwrap();
-    let wrong = Archived {
-        digest: "00".repeat(32),
-        ..archived.clone()
-    };
+    let wrong = Archived { digest: "00".repeat(32), ..archived.clone() };
     let archiver = Archiver::new(&log.correlator);
     archiver.purge(run_of(1), &wrong).await.unwrap_err();
     assert_eq!(left(&log, run_of(1)).await, [7, 1, 2]);
 
     // Lost for good once purged: then it is a gap, and the summary is the last one known.
     let service = log.serve(Config { archive: AT_ONCE });
-    eventually("a purge", async || {
-        (left(&log, run_of(1)).await == [1, 0, 0]).then_some(())
-    })
-    .await;
+    eventually("a purge", async || (left(&log, run_of(1)).await == [1, 0, 0]).then_some(())).await;
     let last = told(&log, run_of(1)).await.summary.last_sequence;
     log.summary(Written { last, ..written }).await;
     stop(service).await;
-    let blobs = log
-        .correlator
-        .jetstream()
-        .get_object_store("blobs")
-        .await
-        .unwrap();
+    let blobs = log.correlator.jetstream().get_object_store("blobs").await.unwrap();
     blobs.delete(&archived.archive.blob).await.unwrap();
     let told = told(&log, run_of(1)).await;
     let unreadable = |gap: &Gap| matches!(gap, Gap::ArchiveUnreadable { .. });
     assert!(told.gaps.iter().any(unreadable), "{:?}", told.gaps);
-    assert!(
-        told.gaps
-            .iter()
-            .any(|gap| matches!(gap, Gap::MissingSequence { .. }))
-    );
+    assert!(told.gaps.iter().any(|gap| matches!(gap, Gap::MissingSequence { .. })));
     assert!(told.summary.archived);
     assert_eq!(told.summary.answer, "Done.");
 }
@@ -285,27 +201,14 @@ async fn an_archive_that_can_not_be_read_back_purges_nothing() {
 #[tokio::test]
 async fn the_oldest_ended_runs_make_room() {
     const ROOM: u64 = 512 * 1024;
-    let log = Log::with(StreamOptions {
-        swarm_max_bytes: ROOM,
-        ..StreamOptions::single_node()
-    })
-    .await;
+    let log = Log::with(StreamOptions { swarm_max_bytes: ROOM, ..StreamOptions::single_node() }).await;
     let used = async || {
         let mut stream = log.cli.jetstream().get_stream("SWARM").await.unwrap();
         stream.info().await.unwrap().state.bytes * 100 / ROOM
     };
-    let service = log.serve(Config {
-        archive: ArchivePolicy {
-            from_percent: 100,
-            ..AT_ONCE
-        },
-    });
-    let held = log
-        .write(run_of(1), &Story::asked("x").then(answers("unheard")))
-        .await;
-    let live = log
-        .write(run_of(2), &Story::asked("x").then(started()))
-        .await;
+    let service = log.serve(Config { archive: ArchivePolicy { from_percent: 100, ..AT_ONCE } });
+    let held = log.write(run_of(1), &Story::asked("x").then(answers("unheard"))).await;
+    let live = log.write(run_of(2), &Story::asked("x").then(started())).await;
     let mut ended = Vec::new();
     while used().await < 62 {
         let n = ended.len() as u128 + 3;
@@ -315,14 +218,8 @@ async fn the_oldest_ended_runs_make_room() {
         log.summary(*written).await;
     }
     let archiver = Archiver::new(&log.correlator);
-    let made = archiver
-        .make_room(AT_ONCE, kit::clock::now())
-        .await
-        .unwrap();
-    assert!(
-        made.percent <= AT_ONCE.to_percent && made.archived > 0,
-        "{made:?}"
-    );
+    let made = archiver.make_room(AT_ONCE, kit::clock::now()).await.unwrap();
+    assert!(made.percent <= AT_ONCE.to_percent && made.archived > 0, "{made:?}");
     assert_eq!(made.held_back, 1);
     // The oldest went, and no more than had to.
     let count = usize::try_from(made.archived).unwrap();
@@ -334,10 +231,41 @@ async fn the_oldest_ended_runs_make_room() {
     for written in [held, live] {
         assert!(!told(&log, written.run).await.summary.archived);
     }
-    let nothing = archiver
-        .make_room(AT_ONCE, kit::clock::now())
-        .await
-        .unwrap();
+    let nothing = archiver.make_room(AT_ONCE, kit::clock::now()).await.unwrap();
     assert_eq!(nothing.archived, 0);
     stop(service).await;
+}
+
+#[tokio::test]
+async fn blobs_are_kept_as_long_as_something_names_them() {
+    let log = Log::start().await;
+    let blobs = Blobs::new(&log.runner);
+    let put = async |content: &'static str| blobs.put(content.into()).await.unwrap();
+    let (orphan, live, archived) = (put("orphan").await, put("live").await, put("archived").await);
+    let named = |blob: &BlobRef| Text::Blob(blob.clone());
+    let with = |blob| {
+        let mut story = fixing();
+        for event in &mut story.evidence.journal[0].decision.events {
+            if let RunEvent::Requested(requested) = event {
+                requested.prompt = named(blob);
+            }
+        }
+        story
+    };
+    log.write(run_of(1), &with(&live)).await;
+    let written = log.write(run_of(2), &with(&archived)).await;
+    let archiver = Archiver::new(&log.correlator);
+    let now = kit::clock::now();
+    let done = archiver.archive(run_of(2), written.first, SignedDuration::ZERO, now);
+    done.await.unwrap().unwrap();
+
+    let young = now - SignedDuration::from_hours(24);
+    assert_eq!(sweep_blobs(&log.correlator, young).await.unwrap(), 0);
+    let later = now + SignedDuration::from_hours(24);
+    assert_eq!(sweep_blobs(&log.correlator, later).await.unwrap(), 1);
+    blobs.get(&orphan).await.unwrap_err();
+    blobs.get(&live).await.unwrap();
+    blobs.get(&archived).await.unwrap();
+    assert!(told(&log, run_of(2)).await.is_complete());
+    assert_eq!(sweep_blobs(&log.correlator, later).await.unwrap(), 0);
 }

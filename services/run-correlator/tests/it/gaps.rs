@@ -15,10 +15,9 @@ fn asked_and_called() -> Story {
 }
 
 fn with_open_tool() -> Story {
-    asked_and_called().metered(1, |_| {}).then(vec![
-        replied(1, vec![wants("t1", "shell", json!({}))]),
-        tool("t1", 1, "shell", json!({})),
-    ])
+    asked_and_called()
+        .metered(1, |_| {})
+        .then(vec![replied(1, vec![wants("t1", "shell", json!({}))]), tool("t1", 1, "shell", json!({}))])
 }
 
 #[test]
@@ -30,15 +29,9 @@ fn a_live_run_is_in_the_middle_of_something_and_lacks_nothing() {
 #[test]
 fn a_run_beyond_its_deadline_lacks_its_end_and_what_was_open() {
     let deadline = begin() + SignedDuration::from_mins(30);
-    assert_eq!(
-        asked_and_called().gaps(),
-        [Gap::NotReplied { step: 1 }, Gap::NotEnded { deadline }]
-    );
+    assert_eq!(asked_and_called().gaps(), [Gap::NotReplied { step: 1 }, Gap::NotEnded { deadline }]);
     let call_id = "t1".to_owned();
-    assert_eq!(
-        with_open_tool().gaps(),
-        [Gap::NotReturned { call_id }, Gap::NotEnded { deadline }]
-    );
+    assert_eq!(with_open_tool().gaps(), [Gap::NotReturned { call_id }, Gap::NotEnded { deadline }]);
     assert_eq!(Story::asked("x").gaps(), [Gap::NotEnded { deadline }]);
 }
 
@@ -46,10 +39,7 @@ fn a_run_beyond_its_deadline_lacks_its_end_and_what_was_open() {
 fn a_call_without_outcome_is_a_gap_once_the_run_went_on() {
     let went_on = with_open_tool().then(vec![called(2, 1)]);
     let call_id = "t1".to_owned();
-    assert_eq!(
-        went_on.told_after(SOON).gaps,
-        [Gap::NotReturned { call_id }]
-    );
+    assert_eq!(went_on.told_after(SOON).gaps, [Gap::NotReturned { call_id }]);
 
     let went_on = asked_and_called().then(vec![called(2, 1)]);
     assert_eq!(went_on.told_after(SOON).gaps, [Gap::NotReplied { step: 1 }]);
@@ -63,10 +53,7 @@ fn a_call_of_a_lost_holder_is_no_gap_when_its_successor_settled_it() {
         .then(vec![replied(1, vec![says("ok")]), finished("ok")]);
     assert_eq!(again.gaps(), []);
     let uncertain = with_open_tool()
-        .then(vec![
-            taken_over(2),
-            returned("t1", ToolOutcome::Uncertain, ""),
-        ])
+        .then(vec![taken_over(2), returned("t1", ToolOutcome::Uncertain, "")])
         .then(vec![finished("ok")]);
     assert_eq!(uncertain.gaps(), []);
 }
@@ -99,10 +86,7 @@ fn an_effect_must_have_been_done() {
         "kind": "effect_done", "decision_id": "d102", "system": "forge", "external_id": "1",
     });
     let done: Signal = serde_json::from_value(done).unwrap();
-    let gap = Gap::EffectNotDone {
-        decision_id: EventId::new("d102"),
-        system: "forge".to_owned(),
-    };
+    let gap = Gap::EffectNotDone { decision_id: EventId::new("d102"), system: "forge".to_owned() };
     let ended = |story: Story| story.then(vec![finished("y")]).gaps();
     assert_eq!(ended(wanted), [gap]);
     let done = Story::asked("x").effect("forge", started()).signal(done);
@@ -130,9 +114,7 @@ fn a_child_must_have_ended() {
     });
     let story = || with_open_tool().then(vec![handed.clone()]);
     assert_eq!(story().told_after(SOON).gaps, []);
-    let gap = [Gap::ChildNotEnded {
-        child_run_id: child,
-    }];
+    let gap = [Gap::ChildNotEnded { child_run_id: child }];
     assert_eq!(story().then(vec![finished("ok")]).gaps(), gap);
     let without = story().then(vec![returned("t1", ToolOutcome::Ok, "")]);
     assert_eq!(without.told_after(SOON).gaps, gap);
@@ -142,9 +124,7 @@ fn a_child_must_have_ended() {
     });
     let ended: RunEvent = serde_json::from_value(ended).unwrap();
     let returned = returned("t1", ToolOutcome::Error, "");
-    let complete = story()
-        .then(vec![ended, returned])
-        .then(vec![finished("ok")]);
+    let complete = story().then(vec![ended, returned]).then(vec![finished("ok")]);
     assert_eq!(complete.gaps(), []);
 }
 
@@ -166,11 +146,5 @@ fn a_missing_message_is_missed_by_the_one_after_it() {
 fn an_unreadable_message_is_no_missing_one() {
     let story = Story::asked("x").garbled().then(started());
     let reason = "its body is no decision".to_owned();
-    assert_eq!(
-        story.told_after(SOON).gaps,
-        [Gap::Unreadable {
-            sequence: 102,
-            reason
-        }]
-    );
+    assert_eq!(story.told_after(SOON).gaps, [Gap::Unreadable { sequence: 102, reason }]);
 }

@@ -24,25 +24,16 @@ async fn all(log: &Log) -> BTreeMap<RunId, Vec<u8>> {
 async fn summaries_follow_the_log() {
     let log = Log::start().await;
     let service = log.serve(Config::SHIPPED);
-    let written = log
-        .write(run_of(1), &Story::asked("x").then(started()))
-        .await;
+    let written = log.write(run_of(1), &Story::asked("x").then(started())).await;
     assert_eq!(log.summary(written).await.state, RunState::Running);
     stop(service).await;
 
-    let finished = schemas::Decision {
-        events: answers("done"),
-    };
-    let last = log
-        .decide(run_of(1), written.last, "end".into_id(), &finished)
-        .await;
+    let finished = schemas::Decision { events: answers("done") };
+    let last = log.decide(run_of(1), written.last, "end".into_id(), &finished).await;
     let service = log.serve(Config::SHIPPED);
     let summary = log.summary(Written { last, ..written }).await;
     assert_eq!(summary.state, RunState::Ended);
-    assert_eq!(
-        (summary.first_sequence, summary.attempts),
-        (written.first, 1)
-    );
+    assert_eq!((summary.first_sequence, summary.attempts), (written.first, 1));
     assert_eq!(summary.answer, "done");
     stop(service).await;
 }
@@ -106,12 +97,7 @@ async fn a_rebuild_gives_the_same_bytes() {
     let archived = written[1];
     let archiver = Archiver::new(&log.correlator);
     let now = kit::clock::now();
-    let done = archiver.archive(
-        archived.run,
-        archived.first,
-        jiff::SignedDuration::ZERO,
-        now,
-    );
+    let done = archiver.archive(archived.run, archived.first, jiff::SignedDuration::ZERO, now);
     done.await.unwrap().unwrap();
     eventually("an archived summary", async || {
         let kept = log.kept(archived.run).await?;
@@ -134,18 +120,12 @@ async fn a_rebuild_gives_the_same_bytes() {
 async fn the_service_goes_on_after_a_rebuild_beneath_it() {
     let log = Log::start().await;
     let service = log.serve(Config::SHIPPED);
-    let written = log
-        .write(run_of(1), &Story::asked("x").then(started()))
-        .await;
+    let written = log.write(run_of(1), &Story::asked("x").then(started())).await;
     log.summary(written).await;
     // Now the service knows a revision that is not there any more.
     rebuild(&log.cli).await.unwrap();
-    let finished = schemas::Decision {
-        events: answers("done"),
-    };
-    let last = log
-        .decide(run_of(1), written.last, "end".into_id(), &finished)
-        .await;
+    let finished = schemas::Decision { events: answers("done") };
+    let last = log.decide(run_of(1), written.last, "end".into_id(), &finished).await;
     let summary = log.summary(Written { last, ..written }).await;
     assert_eq!(summary.state, RunState::Ended);
     assert_eq!(summary.attempts, 1);

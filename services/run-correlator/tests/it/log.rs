@@ -66,19 +66,12 @@ impl Log {
     /// Writes `story` as the story of `run`.
     pub(crate) async fn write(&self, run: RunId, story: &Story) -> Written {
         let evidence = &story.evidence;
-        let mut written = Written {
-            run,
-            first: 0,
-            last: 0,
-        };
+        let mut written = Written { run, first: 0, last: 0 };
         let mut lines = evidence.lines.clone();
-        lines
-            .iter_mut()
-            .for_each(|line| line.run_id = line.run_id.map(|_| run));
-        self.logs
-            .writer()
-            .append(&lines, kit::clock::now())
-            .unwrap();
+        for line in &mut lines {
+            line.run_id = Some(run);
+        }
+        self.logs.writer().append(&lines, kit::clock::now()).unwrap();
         let mut order: Vec<_> = (evidence.journal.iter().map(|m| m.sequence))
             .chain(evidence.signals.iter().map(|m| m.sequence))
             .chain(evidence.calls.iter().map(|m| m.sequence))
@@ -110,18 +103,9 @@ impl Log {
     }
 
     /// Appends one decision.
-    pub(crate) async fn decide(
-        &self,
-        run: RunId,
-        after: u64,
-        id: EventId,
-        decision: &Decision,
-    ) -> u64 {
+    pub(crate) async fn decide(&self, run: RunId, after: u64, id: EventId, decision: &Decision) -> u64 {
         let message = decision_message(run, id, decision);
-        Journal::new(&self.runner)
-            .append(run, after, message)
-            .await
-            .unwrap()
+        Journal::new(&self.runner).append(run, after, message).await.unwrap()
     }
 
     pub(crate) async fn signal(&self, run: RunId, id: EventId, signal: &Signal) {
@@ -137,10 +121,7 @@ impl Log {
 
     /// Starts the service; it ends with the context.
     pub(crate) fn serve(&self, config: Config) -> Context {
-        let deps = Deps {
-            bus: self.correlator.clone(),
-            logs: Arc::clone(&self.logs),
-        };
+        let deps = Deps { bus: self.correlator.clone(), logs: Arc::clone(&self.logs) };
         let context = Context::new("run-correlator");
         let serving = run_correlator::run(config, deps, context.clone());
         context.spawn_vital("run-correlator", serving);
@@ -193,26 +174,20 @@ pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>)
 /// The message of a decision, on the subject where it belongs.
 pub(crate) fn decision_message(run: RunId, id: EventId, decision: &Decision) -> Outgoing {
     let envelope = Envelope::new(id, "decision", "agent-runner", kit::clock::now());
-    let subject = match decision.events.first() {
-        Some(RunEvent::Requested(requested)) => {
-            Subject::Requested(run, Class::Resident, requested.agent.clone())
-        }
-        _ => {
-            let said = |event: &RunEvent| matches!(event, RunEvent::MessageSent(_));
-            match decision.events.iter().any(said) {
-                true => Subject::Say(run, Token::try_new("matrix").unwrap()),
-                false => Subject::Journal(run),
-            }
-        }
+    let said = |event: &RunEvent| matches!(event, RunEvent::MessageSent(_));
+    let subject = if let Some(RunEvent::Requested(requested)) = decision.events.first() {
+        Subject::Requested(run, Class::Resident, requested.agent.clone())
+    } else if decision.events.iter().any(said) {
+        Subject::Say(run, Token::try_new("matrix").unwrap())
+    } else {
+        Subject::Journal(run)
     };
     Outgoing::decision(subject, envelope, decision).unwrap()
 }
 
 /// The nth of the runs of a test.
 pub(crate) fn run_of(n: u128) -> RunId {
-    RunId::from_uuid(uuid::Uuid::from_u128(
-        (n << 96) + 0x7000_8000_0000_0000_0000 + n,
-    ))
+    RunId::from_uuid(uuid::Uuid::from_u128((n << 96) + 0x7000_8000_0000_0000_0000 + n))
 }
 
 /// Message ids are unique in the log.

@@ -1,6 +1,7 @@
 //! Timelines, lists and names, read from a real log as the command line does.
 
 use jiff::SignedDuration;
+use kit::journal::{Entry, Journal};
 use kit::message::Stored;
 use run_correlator::{Config, Filter, ResolveError, TimelineError, list, resolve, timeline};
 use schemas::event::{HandedOff, Outcome};
@@ -19,9 +20,7 @@ async fn a_timeline_is_read_from_log_and_log_lines() {
     let story = fixing();
     log.write(run_of(1), &story).await;
     log.write(run_of(2), &Story::asked("something else")).await;
-    let read = timeline(&log.cli, &log.logs, run_of(1), false)
-        .await
-        .unwrap();
+    let read = timeline(&log.cli, &log.logs, run_of(1), false).await.unwrap();
     assert!(read.is_complete(), "{:?}", read.gaps);
     let expected: Vec<_> = story.told().entries.into_iter().map(|e| e.line).collect();
     let mut lines: Vec<_> = read.entries.iter().map(|e| e.line.clone()).collect();
@@ -51,27 +50,36 @@ async fn a_message_says_which_it_came_after() {
     assert_eq!(previous, written.last);
 
     // Somebody removes one from the middle, which nobody but the archiver could do.
-    let stream = log
-        .correlator
-        .jetstream()
-        .get_stream("SWARM")
-        .await
-        .unwrap();
+    let stream = log.correlator.jetstream().get_stream("SWARM").await.unwrap();
     let victim = &stored[2];
     let purge = stream.purge().filter(victim.subject.to_string());
-    let gone: Vec<_> = stored
-        .iter()
-        .filter(|m| m.subject == victim.subject)
-        .collect();
+    let gone: Vec<_> = stored.iter().filter(|m| m.subject == victim.subject).collect();
     purge.await.unwrap();
-    let read = timeline(&log.cli, &log.logs, run_of(1), false)
-        .await
-        .unwrap();
-    let missing = Gap::MissingSequence {
-        before: Some(stored.last().unwrap().sequence),
-        expected: gone.last().unwrap().sequence,
-    };
+    let read = timeline(&log.cli, &log.logs, run_of(1), false).await.unwrap();
+    let missing =
+        Gap::MissingSequence { before: Some(stored.last().unwrap().sequence), expected: gone.last().unwrap().sequence };
     assert!(read.gaps.contains(&missing), "{:?}", read.gaps);
+}
+
+#[tokio::test]
+async fn messages_of_a_batch_say_so_too() {
+    let log = Log::start().await;
+    let before = log.write(run_of(1), &Story::asked("x")).await;
+    let story = Story::asked("y").then(started());
+    let [asked, taken] = [0, 1].map(|n| &story.evidence.journal[n].decision);
+    let message = |n, decision| decision_message(run_of(n), own_id(run_of(n), &EventId::new("b")), decision);
+    let batch = vec![
+        Entry::journal(run_of(1), before.last, message(1, taken)),
+        Entry::journal(run_of(2), 0, message(2, asked)),
+    ];
+    Journal::new(&log.runner).append_batch(batch).await.unwrap();
+    for run in [1, 2].map(run_of) {
+        let read = timeline(&log.cli, &log.logs, run, false).await.unwrap();
+        assert_eq!(read.gaps, []);
+        let messages = Journal::new(&log.cli).read(run, 1).await.unwrap();
+        let expected = if run == run_of(1) { before.last } else { 0 };
+        assert_eq!(messages.last().unwrap().after, Some(expected));
+    }
 }
 
 #[tokio::test]
@@ -79,25 +87,13 @@ async fn a_message_that_is_not_readable_hides_no_other() {
     let log = Log::start().await;
     let story = Story::asked("x").then(started());
     let written = log.write(run_of(1), &story).await;
-    let mut garbage = decision_message(
-        run_of(1),
-        EventId::new("garbage"),
-        &story.evidence.journal[1].decision,
-    );
+    let mut garbage = decision_message(run_of(1), EventId::new("garbage"), &story.evidence.journal[1].decision);
     garbage.body = "{\"events\": 7}".into();
-    let journal = kit::journal::Journal::new(&log.runner);
-    let garbled = journal
-        .append(run_of(1), written.last, garbage)
-        .await
-        .unwrap();
-    let finished = schemas::Decision {
-        events: vec![finished("done")],
-    };
-    log.decide(run_of(1), garbled, EventId::new("end"), &finished)
-        .await;
-    let read = timeline(&log.cli, &log.logs, run_of(1), false)
-        .await
-        .unwrap();
+    let journal = Journal::new(&log.runner);
+    let garbled = journal.append(run_of(1), written.last, garbage).await.unwrap();
+    let finished = schemas::Decision { events: vec![finished("done")] };
+    log.decide(run_of(1), garbled, EventId::new("end"), &finished).await;
+    let read = timeline(&log.cli, &log.logs, run_of(1), false).await.unwrap();
     assert_eq!(read.summary.outcome, Some(Outcome::Finished));
     let [Gap::Unreadable { sequence, reason }] = read.gaps.as_slice() else {
         panic!("{:?}", read.gaps);
@@ -119,10 +115,7 @@ async fn a_tree_holds_its_children() {
         })
     };
     let story = Story::asked("x").then([started(), vec![called(1, 1)]].concat());
-    let blocks = vec![
-        wants("a", "handoff", json!({})),
-        wants("b", "handoff", json!({})),
-    ];
+    let blocks = vec![wants("a", "handoff", json!({})), wants("b", "handoff", json!({}))];
     let handing = vec![
         replied(1, blocks),
         tool("a", 1, "handoff", json!({})),
@@ -130,14 +123,9 @@ async fn a_tree_holds_its_children() {
         tool("b", 1, "handoff", json!({})),
         hands("b", lost),
     ];
-    log.write(parent, &story.metered(1, |_| {}).then(handing))
-        .await;
+    log.write(parent, &story.metered(1, |_| {}).then(handing)).await;
     // The child names its parent as its own child: that must not be followed for ever.
-    let back = vec![
-        called(1, 1),
-        replied(1, vec![]),
-        tool("c", 1, "handoff", json!({})),
-    ];
+    let back = vec![called(1, 1), replied(1, vec![]), tool("c", 1, "handoff", json!({}))];
     let back = Story::asked("look").then([started(), back, vec![hands("c", parent)]].concat());
     log.write(child, &back.metered(1, |_| {})).await;
 
@@ -167,9 +155,7 @@ async fn expired_log_lines_are_a_gap() {
     let later = kit::clock::now() + SignedDuration::from_hours(24 * 30);
     // What a living process writes to is left alone: the writer is gone.
     log.logs.sweep(later).unwrap();
-    let read = timeline(&log.cli, &log.logs, run_of(1), false)
-        .await
-        .unwrap();
+    let read = timeline(&log.cli, &log.logs, run_of(1), false).await.unwrap();
     let [Gap::LogsExpired { .. }] = read.gaps.as_slice() else {
         panic!("{:?}", read.gaps);
     };
@@ -180,13 +166,8 @@ async fn expired_log_lines_are_a_gap() {
 async fn runs_are_listed_newest_first_and_named_by_either_end() {
     let log = Log::start().await;
     let service = log.serve(Config::SHIPPED);
-    let ended = fixing();
     for n in [1, 2, 3] {
-        let story = if n == 2 {
-            Story::asked("wait")
-        } else {
-            fixing()
-        };
+        let story = if n == 2 { Story::asked("wait") } else { fixing() };
         let written = log.write(run_of(n), &story).await;
         log.summary(written).await;
     }
@@ -194,54 +175,27 @@ async fn runs_are_listed_newest_first_and_named_by_either_end() {
         let cli = log.cli.clone();
         async move {
             let found = list(&cli, &filter).await.unwrap();
-            found
-                .into_iter()
-                .map(|summary| summary.run_id)
-                .collect::<Vec<_>>()
+            found.into_iter().map(|summary| summary.run_id).collect::<Vec<_>>()
         }
     };
     let all = Filter::newest(10);
     assert_eq!(newest(all.clone()).await, [run_of(3), run_of(2), run_of(1)]);
     assert_eq!(newest(Filter::newest(1)).await, [run_of(3)]);
-    let live = Filter {
-        ended: Some(false),
-        ..all.clone()
-    };
+    let live = Filter { ended: Some(false), ..all.clone() };
     assert_eq!(newest(live).await, [run_of(2)]);
-    let nobodys = Filter {
-        agent: Some(agent("scout")),
-        ..all
-    };
+    let nobodys = Filter { agent: Some(agent("scout")), ..all };
     assert_eq!(newest(nobodys).await, []);
-    drop(ended);
 
     let id = run_of(2).to_string();
-    for text in [
-        &id,
-        "00000002",
-        &id[..10],
-        &run_of(2).short(),
-        &id[4..].replace('-', ""),
-    ] {
+    for text in [&id, "00000002", &id[..10], &run_of(2).short(), &id[4..].replace('-', "")] {
         assert_eq!(resolve(&log.cli, text).await.unwrap(), run_of(2), "{text}");
     }
     let ambiguous = resolve(&log.cli, "0000").await.unwrap_err();
-    let ResolveError::Ambiguous {
-        candidates,
-        more: false,
-        ..
-    } = &ambiguous
-    else {
+    let ResolveError::Ambiguous { candidates, more: false, .. } = &ambiguous else {
         panic!("{ambiguous}");
     };
     assert_eq!(candidates, &[run_of(1), run_of(2), run_of(3)]);
-    assert!(matches!(
-        resolve(&log.cli, "ffff").await,
-        Err(ResolveError::Unknown(_))
-    ));
-    assert!(matches!(
-        resolve(&log.cli, "lead").await,
-        Err(ResolveError::NoId(_))
-    ));
+    assert!(matches!(resolve(&log.cli, "ffff").await, Err(ResolveError::Unknown(_))));
+    assert!(matches!(resolve(&log.cli, "lead").await, Err(ResolveError::NoId(_))));
     stop(service).await;
 }

@@ -6,15 +6,14 @@ use run_correlator::domain::evidence::{Evidence, JournalMessage, Told, Unreadabl
 use run_correlator::domain::{summary, timeline};
 use schemas::call::{CallOutcome, ModelCall};
 use schemas::event::{
-    ContextLoaded, Finished, ModelCalled, ModelReplied, Requested, ResumeCause, Resumed, Started,
-    StopReason, ToolCalled, ToolOutcome, ToolReturned, Totals,
+    ContextLoaded, Finished, ModelCalled, ModelReplied, Requested, ResumeCause, Resumed, Started, StopReason,
+    ToolCalled, ToolOutcome, ToolReturned, Totals,
 };
 use schemas::signal::Delivered;
 use schemas::timeline::{Gap, Timeline};
 use schemas::trigger::ReplyTo;
 use schemas::{
-    AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Signal,
-    Trigger, Usage,
+    AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Signal, Trigger, Usage,
 };
 use serde_json::{Value, json};
 
@@ -25,9 +24,7 @@ pub(crate) fn begin() -> Timestamp {
 
 /// The run that every story is of.
 pub(crate) fn run() -> RunId {
-    RunId::from_uuid(uuid::Uuid::from_u128(
-        0x0196_b2f0_0000_7000_8000_0000_0000_5a2f,
-    ))
+    RunId::from_uuid(uuid::Uuid::from_u128(0x0196_b2f0_0000_7000_8000_0000_0000_5a2f))
 }
 
 /// A run being told.
@@ -45,12 +42,7 @@ impl Story {
     }
 
     pub(crate) fn empty() -> Self {
-        Self {
-            evidence: Evidence::default(),
-            at: begin(),
-            sequence: 100,
-            last: 0,
-        }
+        Self { evidence: Evidence::default(), at: begin(), sequence: 100, last: 0 }
     }
 
     /// A decision.
@@ -205,11 +197,7 @@ pub(crate) fn requested(prompt: &str) -> RunEvent {
 }
 
 pub(crate) fn room() -> ReplyTo {
-    ReplyTo {
-        channel: "matrix".to_owned(),
-        room: "!crew:example.org".to_owned(),
-        thread: None,
-    }
+    ReplyTo { channel: "matrix".to_owned(), room: "!crew:example.org".to_owned(), thread: None }
 }
 
 pub(crate) fn agent(name: &str) -> AgentName {
@@ -218,10 +206,7 @@ pub(crate) fn agent(name: &str) -> AgentName {
 
 pub(crate) fn started() -> Vec<RunEvent> {
     vec![
-        RunEvent::Started(Started {
-            runner: "0196b2f0-runner-one".to_owned(),
-            harness: "native".to_owned(),
-        }),
+        RunEvent::Started(Started { runner: "0196b2f0-runner-one".to_owned(), harness: "native".to_owned() }),
         RunEvent::ContextLoaded(ContextLoaded {
             model: "default".to_owned(),
             context_window: 200_000,
@@ -232,11 +217,7 @@ pub(crate) fn started() -> Vec<RunEvent> {
 }
 
 pub(crate) fn taken_over(attempt: u32) -> RunEvent {
-    RunEvent::Resumed(Resumed {
-        runner: "0196b2f0-runner-two".to_owned(),
-        attempt,
-        cause: ResumeCause::HolderLost,
-    })
+    RunEvent::Resumed(Resumed { runner: "0196b2f0-runner-two".to_owned(), attempt, cause: ResumeCause::HolderLost })
 }
 
 pub(crate) fn called(step: u32, attempt: u32) -> RunEvent {
@@ -250,11 +231,7 @@ pub(crate) fn called(step: u32, attempt: u32) -> RunEvent {
 }
 
 pub(crate) fn usage() -> Usage {
-    Usage {
-        input_tokens: 1_204,
-        output_tokens: 88,
-        ..Usage::default()
-    }
+    Usage { input_tokens: 1_204, output_tokens: 88, ..Usage::default() }
 }
 
 pub(crate) fn replied(step: u32, content: Vec<Block>) -> RunEvent {
@@ -270,17 +247,11 @@ pub(crate) fn replied(step: u32, content: Vec<Block>) -> RunEvent {
 }
 
 pub(crate) fn says(text: &str) -> Block {
-    Block::Text {
-        text: text.to_owned(),
-    }
+    Block::Text { text: text.to_owned() }
 }
 
 pub(crate) fn wants(id: &str, name: &str, input: Value) -> Block {
-    Block::ToolUse {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        input,
-    }
+    Block::ToolUse { id: id.to_owned(), name: name.to_owned(), input }
 }
 
 pub(crate) fn tool(id: &str, step: u32, tool: &str, arguments: Value) -> RunEvent {
@@ -294,30 +265,15 @@ pub(crate) fn tool(id: &str, step: u32, tool: &str, arguments: Value) -> RunEven
 }
 
 pub(crate) fn returned(id: &str, outcome: ToolOutcome, output: &str) -> RunEvent {
-    RunEvent::ToolReturned(ToolReturned {
-        call_id: id.to_owned(),
-        outcome,
-        output: output.into(),
-        millis: 1_290,
-    })
+    RunEvent::ToolReturned(ToolReturned { call_id: id.to_owned(), outcome, output: output.into(), millis: 1_290 })
 }
 
 pub(crate) fn totals() -> Totals {
-    Totals {
-        usage: usage(),
-        cost: MicroUsd(4_120),
-        unpriced_calls: 0,
-        model_calls: 1,
-        tool_calls: 1,
-        millis: 4_000,
-    }
+    Totals { usage: usage(), cost: MicroUsd(4_120), unpriced_calls: 0, model_calls: 1, tool_calls: 1, millis: 4_000 }
 }
 
 pub(crate) fn finished(answer: &str) -> RunEvent {
-    RunEvent::Finished(Finished {
-        answer: answer.into(),
-        totals: totals(),
-    })
+    RunEvent::Finished(Finished { answer: answer.into(), totals: totals() })
 }
 
 pub(crate) fn answers(text: &str) -> Vec<RunEvent> {

@@ -17,10 +17,7 @@ fn event(event: serde_json::Value) -> RunEvent {
 fn whole() -> Story {
     Story::asked("please\nlook")
         .then([started(), vec![called(1, 1)]].concat())
-        .then(vec![
-            replied(1, vec![wants("t1", "shell", json!({}))]),
-            tool("t1", 1, "shell", json!({})),
-        ])
+        .then(vec![replied(1, vec![wants("t1", "shell", json!({}))]), tool("t1", 1, "shell", json!({}))])
         .then(vec![event(json!({"kind": "waiting", "reason": "child"}))])
         .garbled()
         .then(vec![taken_over(2), returned("t1", ToolOutcome::Ok, "fine")])
@@ -50,10 +47,7 @@ fn a_summary_says_where_the_run_stands() {
     let end = folded(&whole());
     assert_eq!(end.state, RunState::Ended);
     assert_eq!(end.outcome, Some(Outcome::Finished));
-    assert_eq!(
-        (end.prompt.as_str(), end.answer.as_str()),
-        ("please look", "It works.")
-    );
+    assert_eq!((end.prompt.as_str(), end.answer.as_str()), ("please look", "It works."));
     assert_eq!((end.first_sequence, end.last_sequence), (101, 108));
     assert_eq!(end.attempts, 2);
     assert_eq!(end.totals, totals(), "the end's own totals count");
@@ -67,11 +61,7 @@ fn an_archive_tells_nothing_new_about_the_run() {
     }));
     let before = folded(&whole());
     let after = folded(&whole().then(vec![archived]));
-    let expected = RunSummary {
-        archived: true,
-        last_sequence: 109,
-        ..before
-    };
+    let expected = RunSummary { archived: true, last_sequence: 109, ..before };
     assert_eq!(after, expected);
 }
 

@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use kit::logs::{Level, Stream};
 use schemas::call::CallOutcome;
 use schemas::event::{
-    ChildEnded, CodeCommitted, FailReason, Failed, FileChange, FileChanged, HandedOff,
-    ModelErrorClass, ModelFailed, Outcome, ToolOutcome, WaitReason, Waiting, Work,
+    ChildEnded, CodeCommitted, FailReason, Failed, FileChange, FileChanged, HandedOff, ModelErrorClass, ModelFailed,
+    Outcome, ToolOutcome, WaitReason, Waiting, Work,
 };
 use schemas::published;
 use schemas::signal::{ByWhom, Message};
@@ -50,10 +50,7 @@ fn is_valid(timeline: &Timeline) {
     let schema = all.iter().find(|schema| schema.name == "timeline").unwrap();
     let validator = jsonschema::validator_for(schema.schema.as_value()).unwrap();
     let json = serde_json::to_value(timeline).unwrap();
-    let errors: Vec<_> = validator
-        .iter_errors(&json)
-        .map(|e| e.to_string())
-        .collect();
+    let errors: Vec<_> = validator.iter_errors(&json).map(|e| e.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}");
     let back: Timeline = serde_json::from_value(json).unwrap();
     assert_eq!(back, *timeline);
@@ -76,34 +73,16 @@ pub(crate) fn fixing() -> Story {
         removed: 1_000,
         diff: "…".into(),
     };
-    let committed = CodeCommitted {
-        call_id: "t1".to_owned(),
-        work: work(),
-        subject: "fix: round prices".to_owned(),
-    };
+    let committed = CodeCommitted { call_id: "t1".to_owned(), work: work(), subject: "fix: round prices".to_owned() };
     Story::asked("@lead the test in shop fails,\nplease fix it")
         .then([started(), vec![called(1, 1)]].concat())
-        .logged(
-            Level::Info,
-            "calling the model",
-            &json!({"attempt": 1, "route": "default"}),
-        )
+        .logged(Level::Info, "calling the model", &json!({"attempt": 1, "route": "default"}))
         .metered(1, |_| {})
         .then(vec![
-            replied(
-                1,
-                vec![
-                    says("I'll run it."),
-                    wants("t1", "shell", json!({"command": "cargo test"})),
-                ],
-            ),
+            replied(1, vec![says("I'll run it."), wants("t1", "shell", json!({"command": "cargo test"}))]),
             tool("t1", 1, "shell", json!({"command": "cargo test"})),
         ])
-        .printed(
-            "shell",
-            Stream::Stdout,
-            "\u{1b}[32mtest result: ok\u{1b}[0m",
-        )
+        .printed("shell", Stream::Stdout, "\u{1b}[32mtest result: ok\u{1b}[0m")
         .printed("shell", Stream::Stderr, "warning: unused")
         .then(vec![
             RunEvent::FileChanged(changed),
@@ -132,10 +111,7 @@ fn a_run_that_was_taken_over_twice_explains_every_repeat() {
         .then(vec![
             replied(
                 1,
-                vec![
-                    wants("t1", "read", json!({"path": "a.rs"})),
-                    wants("t2", "shell", json!({"command": "make"})),
-                ],
+                vec![wants("t1", "read", json!({"path": "a.rs"})), wants("t2", "shell", json!({"command": "make"}))],
             ),
             tool("t1", 1, "read", json!({"path": "a.rs"})),
             tool("t2", 1, "shell", json!({"command": "make"})),
@@ -167,16 +143,9 @@ fn a_run_that_hands_off_and_hears_its_child() {
         totals: totals(),
         work: Some(work()),
     };
-    let handed = HandedOff {
-        call_id: "t1".to_owned(),
-        child_run_id: child,
-        agent: agent("scout"),
-        task: "find the bug".into(),
-    };
-    let waiting = Waiting {
-        reason: WaitReason::Child,
-        until: Some(begin() + SignedDuration::from_mins(30)),
-    };
+    let handed =
+        HandedOff { call_id: "t1".to_owned(), child_run_id: child, agent: agent("scout"), task: "find the bug".into() };
+    let waiting = Waiting { reason: WaitReason::Child, until: Some(begin() + SignedDuration::from_mins(30)) };
     let taken = json!({"kind": "signal_taken", "signal_id": "s1", "name": "child_ended"});
     let arguments = json!({"agent": "scout", "task": "find the bug"});
     let resumed = json!({"kind": "resumed", "runner": "r-two", "attempt": 2, "cause": "signal"});
@@ -218,11 +187,8 @@ fn failure(attempt: u32, class: ModelErrorClass, retry_after_ms: Option<u64>) ->
 
 #[test]
 fn a_run_that_fails_says_what_was_tried() {
-    let failed = Failed {
-        reason: FailReason::Budget,
-        message: "the budget of the run is used up".to_owned(),
-        totals: totals(),
-    };
+    let failed =
+        Failed { reason: FailReason::Budget, message: "the budget of the run is used up".to_owned(), totals: totals() };
     let story = Story::asked("try")
         .then([started(), vec![called(1, 1)]].concat())
         .metered(1, |call| {
@@ -232,10 +198,7 @@ fn a_run_that_fails_says_what_was_tried() {
         })
         .then(vec![failure(1, ModelErrorClass::RateLimited, Some(2_000))])
         .then(vec![called(1, 2)])
-        .then(vec![
-            failure(2, ModelErrorClass::Budget, None),
-            RunEvent::Failed(failed),
-        ]);
+        .then(vec![failure(2, ModelErrorClass::Budget, None), RunEvent::Failed(failed)]);
     let timeline = story.told();
     assert!(timeline.is_complete(), "{:?}", timeline.gaps);
     is_golden("failure", &timeline);
@@ -243,10 +206,7 @@ fn a_run_that_fails_says_what_was_tried() {
 
 #[test]
 fn a_run_that_is_called_off_names_what_was_cut_off() {
-    let by = ByWhom {
-        by: "@ada:example.org".to_owned(),
-        reason: "wrong repository".to_owned(),
-    };
+    let by = ByWhom { by: "@ada:example.org".to_owned(), reason: "wrong repository".to_owned() };
     let cancelled = json!({
         "kind": "cancelled", "by": by.by, "reason": by.reason, "totals": totals(),
     });
@@ -254,16 +214,10 @@ fn a_run_that_is_called_off_names_what_was_cut_off() {
         .then([started(), vec![called(1, 1)]].concat())
         .metered(1, |_| {})
         .then(vec![
-            replied(
-                1,
-                vec![wants("t1", "shell", json!({"command": "sleep 600"}))],
-            ),
+            replied(1, vec![wants("t1", "shell", json!({"command": "sleep 600"}))]),
             tool("t1", 1, "shell", json!({"command": "sleep 600"})),
         ])
-        .signal(Signal::Message(Message {
-            from: "@ada:example.org".to_owned(),
-            text: "stop!".into(),
-        }))
+        .signal(Signal::Message(Message { from: "@ada:example.org".to_owned(), text: "stop!".into() }))
         .signal(Signal::Cancel(by))
         .then(vec![serde_json::from_value(cancelled).unwrap()]);
     let timeline = story.told();
@@ -295,16 +249,10 @@ fn nothing_that_is_quoted_can_pretend_to_be_something_else() {
         ])
         .printed(evil, Stream::Stdout, evil)
         .logged(Level::Warn, evil, &json!({evil: evil}))
-        .then(vec![
-            returned(evil, ToolOutcome::Error, evil),
-            finished(evil),
-        ]);
+        .then(vec![returned(evil, ToolOutcome::Error, evil), finished(evil)]);
     let timeline = story.told();
     for entry in &timeline.entries {
-        let bad = entry
-            .line
-            .chars()
-            .find(|c| c.is_control() || *c == '\u{202e}');
+        let bad = entry.line.chars().find(|c| c.is_control() || *c == '\u{202e}');
         assert_eq!(bad, None, "{:?}", entry.line);
     }
     assert!(!timeline.summary.prompt.contains('\u{1b}'));
@@ -321,10 +269,7 @@ fn an_event_of_a_newer_version_is_shown() {
     let story = Story::asked("x").then(vec![serde_json::from_value(dreamt).unwrap()]);
     let timeline = story.told_after(SignedDuration::ZERO);
     let last = timeline.entries.last().unwrap();
-    assert_eq!(
-        (last.source, last.kind.as_str()),
-        (Source::Journal, "dreamt")
-    );
+    assert_eq!((last.source, last.kind.as_str()), (Source::Journal, "dreamt"));
     assert!(last.line.contains("does not know"), "{}", last.line);
     assert_eq!(last.detail["of"], "sheep");
 }
