@@ -17,9 +17,7 @@ use matrix_sdk::{
     ruma::{
         OwnedEventId, OwnedRoomId, OwnedUserId, TransactionId, UInt, UserId,
         api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset},
-        events::{
-            InitialStateEvent, relation::RelationType, room::encryption::RoomEncryptionEventContent,
-        },
+        events::{InitialStateEvent, relation::RelationType, room::encryption::RoomEncryptionEventContent},
     },
 };
 use serde_json::{Value, json};
@@ -69,19 +67,9 @@ impl Person {
             .await
             .context("make a Matrix client")?;
         let login = client.matrix_auth().login_username(user, password);
-        login
-            .initial_device_display_name("person")
-            .send()
-            .await
-            .with_context(|| format!("log {user} in"))?;
-        client
-            .sync_once(SyncSettings::new())
-            .await
-            .context("sync for the first time")?;
-        let id = client
-            .user_id()
-            .context("a logged-in client has a user")?
-            .to_owned();
+        login.initial_device_display_name("person").send().await.with_context(|| format!("log {user} in"))?;
+        client.sync_once(SyncSettings::new()).await.context("sync for the first time")?;
+        let id = client.user_id().context("a logged-in client has a user")?.to_owned();
         let mut sync = JoinSet::new();
         let background = client.clone();
         sync.spawn(async move {
@@ -92,11 +80,7 @@ impl Person {
                 }
             }
         });
-        Ok(Self {
-            client,
-            id,
-            _sync: sync,
-        })
+        Ok(Self { client, id, _sync: sync })
     }
 
     /// The person's full id.
@@ -115,50 +99,30 @@ impl Person {
         request.name = Some(wanted.name.to_owned());
         request.room_alias_name = wanted.alias.map(ToOwned::to_owned);
         request.preset = Some(RoomPreset::PrivateChat);
-        request.invite = wanted
-            .invite
-            .iter()
-            .map(|user| user_id(user))
-            .collect::<Result<_, _>>()?;
+        request.invite = wanted.invite.iter().map(|user| user_id(user)).collect::<Result<_, _>>()?;
         if wanted.encrypted {
             let content = RoomEncryptionEventContent::with_recommended_defaults();
-            request.initial_state =
-                vec![InitialStateEvent::with_empty_state_key(content).to_raw_any()];
+            request.initial_state = vec![InitialStateEvent::with_empty_state_key(content).to_raw_any()];
         }
-        let room = self
-            .client
-            .create_room(request)
-            .await
-            .with_context(|| format!("create the room {}", wanted.name))?;
+        let room =
+            self.client.create_room(request).await.with_context(|| format!("create the room {}", wanted.name))?;
         Ok(room.room_id().to_string())
     }
 
     /// Invites somebody.
     pub async fn invite(&self, room: &str, user: &str) -> anyhow::Result<()> {
-        self.room(room)
-            .await?
-            .invite_user_by_id(&user_id(user)?)
-            .await
-            .with_context(|| format!("invite {user}"))
+        self.room(room).await?.invite_user_by_id(&user_id(user)?).await.with_context(|| format!("invite {user}"))
     }
 
     /// Joins a room by id.
     pub async fn join(&self, room: &str) -> anyhow::Result<()> {
         let id = OwnedRoomId::try_from(room)?;
-        self.client
-            .join_room_by_id(&id)
-            .await
-            .with_context(|| format!("join {room}"))?;
+        self.client.join_room_by_id(&id).await.with_context(|| format!("join {room}"))?;
         Ok(())
     }
 
     /// Waits until somebody is in a room.
-    pub async fn wait_for_member(
-        &self,
-        room: &str,
-        user: &str,
-        within: Duration,
-    ) -> anyhow::Result<()> {
+    pub async fn wait_for_member(&self, room: &str, user: &str, within: Duration) -> anyhow::Result<()> {
         let room = self.room(room).await?;
         let user = user_id(user)?;
         let deadline = Instant::now() + within;
@@ -177,27 +141,17 @@ impl Person {
 
     /// Writes a message.
     pub async fn say(&self, room: &str, text: &str) -> anyhow::Result<String> {
-        self.send(
-            room,
-            json!({ "msgtype": "m.text", "body": text, "m.mentions": {} }),
-        )
-        .await
+        self.send(room, json!({ "msgtype": "m.text", "body": text, "m.mentions": {} })).await
     }
 
     /// Writes a message that mentions a user as clients do it.
     pub async fn mention(&self, room: &str, user: &str, text: &str) -> anyhow::Result<String> {
-        let content =
-            json!({ "msgtype": "m.text", "body": text, "m.mentions": { "user_ids": [user] } });
+        let content = json!({ "msgtype": "m.text", "body": text, "m.mentions": { "user_ids": [user] } });
         self.send(room, content).await
     }
 
     /// Writes a message in a thread.
-    pub async fn say_in_thread(
-        &self,
-        room: &str,
-        root: &str,
-        text: &str,
-    ) -> anyhow::Result<String> {
+    pub async fn say_in_thread(&self, room: &str, root: &str, text: &str) -> anyhow::Result<String> {
         let relation = json!({
             "rel_type": "m.thread", "event_id": root, "is_falling_back": true, "m.in_reply_to": { "event_id": root },
         });
@@ -221,10 +175,7 @@ impl Person {
         let event = OwnedEventId::try_from(event)?;
         let transaction = TransactionId::new();
         persist("take a message back", || async {
-            room.redact(&event, None, Some(transaction.clone()))
-                .await
-                .map(|_| ())
-                .map_err(Into::into)
+            room.redact(&event, None, Some(transaction.clone())).await.map(|_| ()).map_err(Into::into)
         })
         .await
     }
@@ -234,22 +185,14 @@ impl Person {
         let room = self.room(room).await?;
         let transaction = TransactionId::new();
         persist("send a message", || async {
-            let sent = room
-                .send_raw("m.room.message", content.clone())
-                .with_transaction_id(&transaction)
-                .await;
+            let sent = room.send_raw("m.room.message", content.clone()).with_transaction_id(&transaction).await;
             Ok(sent?.response.event_id.to_string())
         })
         .await
     }
 
     /// Waits for a message, from whenever, that meets `wanted`.
-    pub async fn wait_for(
-        &self,
-        room: &str,
-        within: Duration,
-        wanted: impl Fn(&Line) -> bool,
-    ) -> anyhow::Result<Line> {
+    pub async fn wait_for(&self, room: &str, within: Duration, wanted: impl Fn(&Line) -> bool) -> anyhow::Result<Line> {
         let deadline = Instant::now() + within;
         loop {
             // A homeserver that is away is a reason to look again.
@@ -258,24 +201,15 @@ impl Person {
                 return Ok(line.clone());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "no such message within {within:?}; the room:\n{}",
-                    transcript(&lines)
-                );
+                bail!("no such message within {within:?}; the room:\n{}", transcript(&lines));
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
     /// Waits for the first answer of somebody else in a thread.
-    pub async fn wait_for_reply(
-        &self,
-        room: &str,
-        root: &str,
-        within: Duration,
-    ) -> anyhow::Result<Line> {
-        let is_reply =
-            |line: &Line| line.thread.as_deref() == Some(root) && line.sender != self.id.as_str();
+    pub async fn wait_for_reply(&self, room: &str, root: &str, within: Duration) -> anyhow::Result<Line> {
+        let is_reply = |line: &Line| line.thread.as_deref() == Some(root) && line.sender != self.id.as_str();
         self.wait_for(room, within, is_reply).await
     }
 

@@ -106,8 +106,7 @@ impl Synapse {
 
     async fn start_in_folder(folder: Folder, limits: RateLimits) -> anyhow::Result<Self> {
         let mut synapse = Self {
-            python: std::env::var_os(PYTHON_VARIABLE)
-                .map_or_else(|| PathBuf::from("python3"), PathBuf::from),
+            python: std::env::var_os(PYTHON_VARIABLE).map_or_else(|| PathBuf::from("python3"), PathBuf::from),
             folder,
             port: free_port()?,
             secret: Uuid::new_v4().to_string(),
@@ -143,13 +142,7 @@ impl Synapse {
         let password = Uuid::new_v4().simple().to_string();
         let url = format!("{}/_synapse/admin/v1/register", self.url());
         let client = reqwest::Client::new();
-        let nonce: serde_json::Value = client
-            .get(&url)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?;
+        let nonce: serde_json::Value = client.get(&url).send().await?.error_for_status()?.json().await?;
         let nonce = nonce["nonce"].as_str().context("Synapse gave no nonce")?;
         let mut mac = <Hmac<Sha1>>::new_from_slice(self.secret.as_bytes())?;
         mac.update([nonce, name, &password, "notadmin"].join("\0").as_bytes());
@@ -159,11 +152,7 @@ impl Synapse {
         });
         let answer = client.post(&url).json(&body).send().await?;
         let status = answer.status();
-        ensure!(
-            status.is_success(),
-            "Synapse refused to register {name}: {status} {}",
-            answer.text().await?
-        );
+        ensure!(status.is_success(), "Synapse refused to register {name}: {status} {}", answer.text().await?);
         Ok(password)
     }
 
@@ -173,8 +162,7 @@ impl Synapse {
             return Ok(());
         };
         let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .context("send SIGTERM to Synapse")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("send SIGTERM to Synapse")?;
         let deadline = Instant::now() + STOP_DEADLINE;
         while child.try_wait()?.is_none() {
             if Instant::now() > deadline {
@@ -208,12 +196,7 @@ impl Synapse {
             .stdout(console.try_clone()?)
             .stderr(console)
             .spawn()
-            .with_context(|| {
-                format!(
-                    "start {}; {PYTHON_VARIABLE} names the interpreter",
-                    self.python.display()
-                )
-            })?;
+            .with_context(|| format!("start {}; {PYTHON_VARIABLE} names the interpreter", self.python.display()))?;
         self.child = Some(child);
         self.wait_until_ready().await
     }
@@ -233,8 +216,7 @@ impl Synapse {
                 && let Some(status) = child.try_wait()?
             {
                 self.child = None;
-                let console =
-                    std::fs::read_to_string(self.folder().join("console.log")).unwrap_or_default();
+                let console = std::fs::read_to_string(self.folder().join("console.log")).unwrap_or_default();
                 bail!(
                     "Synapse ended with {status} while starting; {PYTHON_VARIABLE} must name a Python with matrix-synapse\n{console}"
                 );
@@ -244,11 +226,7 @@ impl Synapse {
             {
                 return Ok(());
             }
-            ensure!(
-                Instant::now() < deadline,
-                "Synapse did not answer; see {}",
-                self.log().display()
-            );
+            ensure!(Instant::now() < deadline, "Synapse did not answer; see {}", self.log().display());
             tokio::time::sleep(POLL).await;
         }
     }
@@ -256,18 +234,11 @@ impl Synapse {
     fn write_configuration(&self, limits: RateLimits) -> anyhow::Result<()> {
         let folder = self.folder();
         let write = |name: &str, text: String| {
-            std::fs::write(folder.join(name), text)
-                .with_context(|| format!("write {name} of Synapse"))
+            std::fs::write(folder.join(name), text).with_context(|| format!("write {name} of Synapse"))
         };
         let configuration = configuration(folder, self.port, &self.secret, limits);
-        write(
-            "homeserver.yaml",
-            serde_json::to_string_pretty(&configuration)?,
-        )?;
-        write(
-            "log.yaml",
-            serde_json::to_string_pretty(&logging(&self.log()))?,
-        )?;
+        write("homeserver.yaml", serde_json::to_string_pretty(&configuration)?)?;
+        write("log.yaml", serde_json::to_string_pretty(&logging(&self.log()))?)?;
         // A seed of 32 bytes in unpadded base64: hex digits are valid base64, and 43 characters are 32 bytes.
         let seed = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         write("signing.key", format!("ed25519 a_test {}A\n", &seed[..42]))
@@ -345,8 +316,7 @@ fn free_port() -> anyhow::Result<u16> {
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrInUse)))
-        .context("find a free port for Synapse")
+    Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))).context("find a free port for Synapse")
 }
 
 #[cfg(test)]
@@ -364,16 +334,7 @@ mod tests {
             "type": "m.login.password", "password": password, "identifier": { "type": "m.id.user", "user": "ada" },
         });
         let url = format!("{}/_matrix/client/v3/login", synapse.url());
-        let answer = reqwest::Client::new()
-            .post(url)
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
-        assert!(
-            answer.status().is_success(),
-            "{}",
-            answer.text().await.unwrap()
-        );
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
     }
 }

@@ -17,9 +17,6 @@ pub struct Config {
 impl Config {
     /// Reads `NIGHTCREW_CHAT_DIR`; `state_dir` is the project's.
     pub fn read(reader: &mut Reader<'_>, env: &Env, state_dir: &Path) -> Self {
-        Self {
-            folder: reader.path("CHAT_DIR", &state_dir.join("chat")),
-            env: env.clone(),
-        }
+        Self { folder: reader.path("CHAT_DIR", &state_dir.join("chat")), env: env.clone() }
     }
 }

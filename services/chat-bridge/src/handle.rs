@@ -43,12 +43,7 @@ pub(crate) struct Project {
 
 impl Project {
     pub(crate) fn new(crew: Arc<Crew>, bus: &Bus) -> Self {
-        Self {
-            crew,
-            bus: bus.clone(),
-            journal: Journal::new(bus),
-            blobs: Blobs::new(bus),
-        }
+        Self { crew, bus: bus.clone(), journal: Journal::new(bus), blobs: Blobs::new(bus) }
     }
 }
 
@@ -69,18 +64,11 @@ async fn tell(sender: &impl Deliver, channel: &str, tell: &Tell) {
         match sender.deliver(&outgoing).await {
             Ok(_) => return,
             Err(error @ DeliverError::Unavailable { .. }) if attempt < TELL_ATTEMPTS => {
-                tracing::debug!(
-                    error = kit::class::chain(&error),
-                    "a room can not be told now"
-                );
+                tracing::debug!(error = kit::class::chain(&error), "a room can not be told now");
                 tokio::time::sleep(TELL_PAUSE).await;
             }
             Err(error) => {
-                tracing::error!(
-                    error = kit::class::chain(&error),
-                    text = tell.text,
-                    "a room could not be told"
-                );
+                tracing::error!(error = kit::class::chain(&error), text = tell.text, "a room could not be told");
                 return;
             }
         }

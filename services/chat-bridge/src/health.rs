@@ -1,4 +1,4 @@
-//! What is wrong with the channels right now: checks of the service that are there only while they are red.
+//! What is wrong with the channels right now, as checks of the service.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,12 @@ pub struct Health {
 impl Health {
     /// Shows problems among the checks of a service.
     pub fn new(checks: kit::service::Health) -> Self {
-        Self {
-            checks,
-            red: Arc::default(),
-        }
+        Self { checks, red: Arc::default() }
+    }
+
+    /// Says that something is not there yet, until it is reported or cleared.
+    pub fn starting(&self, key: &str) {
+        self.checks.set(key, Check::Starting);
     }
 
     /// Reports a problem, or a change of one. True when it is new.
@@ -34,7 +36,17 @@ impl Health {
         new
     }
 
-    /// Takes a problem back. True when it was there.
+    /// Says that something works, and shows so. True when it was reported.
+    pub fn works(&self, key: &str) -> bool {
+        let was = self.lock().remove(key);
+        self.checks.set(key, Check::Green);
+        if was {
+            tracing::info!(key, "a problem of chat is over");
+        }
+        was
+    }
+
+    /// Takes a problem back, with its check. True when it was there.
     pub fn clear(&self, key: &str) -> bool {
         let was = self.lock().remove(key);
         if was {
@@ -62,10 +74,7 @@ mod tests {
         assert!(checks.is_ready());
         assert!(health.report("sync", "stalled"));
         assert!(!health.report("sync", "still stalled"));
-        assert_eq!(
-            checks.report().checks["sync"],
-            Check::Red("still stalled".to_owned())
-        );
+        assert_eq!(checks.report().checks["sync"], Check::Red("still stalled".to_owned()));
         assert!(health.clear("sync") && !health.clear("sync"));
         assert!(checks.is_ready());
     }

@@ -81,36 +81,22 @@ pub enum StartError {
 pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
     let project = Project::new(Arc::clone(&deps.crew), &deps.bus);
     let requester = Requester::start(&deps.bus, &context);
-    let start = Start {
-        context: &context,
-        project: &project,
-        requester: &requester,
-    };
+    let start = Start { context: &context, project: &project, requester: &requester };
     let health = Health::new(context.health.clone());
     let env = config.env.clone();
     let lookup: matrix::Lookup = Arc::new(move |name| env.get(name).map(ToOwned::to_owned));
-    if let Some(settings) =
-        matrix::Settings::of(&deps.crew, config.folder.join(matrix::CHANNEL), lookup)
-    {
+    if let Some(settings) = matrix::Settings::of(&deps.crew, config.folder.join(matrix::CHANNEL), lookup) {
         let rules = Arc::clone(&settings.rules);
         let audit_room = settings.matrix.audit_room.clone();
-        let (receiver, sender) =
-            matrix::open(settings, health.clone()).map_err(StartError::Channel)?;
+        let (receiver, sender) = matrix::open(settings, health.clone()).map_err(StartError::Channel)?;
         if let Some(room) = audit_room {
-            start.audit(Audit {
-                project: project.clone(),
-                sender: sender.clone(),
-                room,
-            });
+            start.audit(Audit { project: project.clone(), sender: sender.clone(), room });
         }
         start.channel(receiver, sender, rules, &health);
     }
     if deps.crew.channels.terminal.is_some() {
         let rules = Arc::new(Rules::terminal(&deps.crew));
-        let (receiver, sender) = (
-            terminal::Receiver::new(&deps.bus),
-            terminal::Sender::new(&deps.bus),
-        );
+        let (receiver, sender) = (terminal::Receiver::new(&deps.bus), terminal::Sender::new(&deps.bus));
         start.channel(receiver, sender, rules, &health);
     }
     context.ready();
@@ -133,25 +119,13 @@ impl Start<'_> {
         D: Deliver + Clone + 'static,
     {
         let channel = receiver.name();
-        let outbound = Outbound {
-            project: self.project.clone(),
-            sender: sender.clone(),
-        };
+        let outbound = Outbound { project: self.project.clone(), sender: sender.clone() };
         if let Some(said) = consumer::chat(channel) {
-            let options = Options {
-                max_in_flight: SENDS,
-                progress_every: Some(PROGRESS),
-            };
-            consume::spawn(
-                self.context,
-                &self.project.bus,
-                said,
-                options,
-                move |delivery| {
-                    let outbound = outbound.clone();
-                    async move { outbound.handle(delivery).await }
-                },
-            );
+            let options = Options { max_in_flight: SENDS, progress_every: Some(PROGRESS) };
+            consume::spawn(self.context, &self.project.bus, said, options, move |delivery| {
+                let outbound = outbound.clone();
+                async move { outbound.handle(delivery).await }
+            });
         }
         let inbound = Inbound {
             project: self.project.clone(),
@@ -167,19 +141,10 @@ impl Start<'_> {
 
     /// The audit room.
     fn audit<D: Deliver + Clone + 'static>(&self, audit: Audit<D>) {
-        let options = Options {
-            max_in_flight: AUDITS,
-            progress_every: Some(PROGRESS),
-        };
-        consume::spawn(
-            self.context,
-            &self.project.bus,
-            consumer::CHAT_AUDIT,
-            options,
-            move |delivery| {
-                let audit = audit.clone();
-                async move { audit.handle(delivery).await }
-            },
-        );
+        let options = Options { max_in_flight: AUDITS, progress_every: Some(PROGRESS) };
+        consume::spawn(self.context, &self.project.bus, consumer::CHAT_AUDIT, options, move |delivery| {
+            let audit = audit.clone();
+            async move { audit.handle(delivery).await }
+        });
     }
 }

@@ -52,26 +52,16 @@ pub trait Receive: Send + Sync {
     fn next(&mut self) -> impl Future<Output = Result<Batch, ReceiveError>> + Send;
 
     /// Keeps the position behind the batch that `next` gave last, of which `started` came.
-    fn commit(
-        &mut self,
-        started: &[Started],
-    ) -> impl Future<Output = Result<(), ReceiveError>> + Send;
+    fn commit(&mut self, started: &[Started]) -> impl Future<Output = Result<(), ReceiveError>> + Send;
 
     /// What was said in a thread, its root first; a bounded tail of it when it is long.
-    fn thread(
-        &self,
-        room: &str,
-        root: &str,
-    ) -> impl Future<Output = Result<Vec<ThreadLine>, ReceiveError>> + Send;
+    fn thread(&self, room: &str, root: &str) -> impl Future<Output = Result<Vec<ThreadLine>, ReceiveError>> + Send;
 }
 
 /// Brings messages into rooms.
 pub trait Deliver: Send + Sync {
     /// Sends `message`, once however often it is called with the same id, and gives the message's id in the channel.
-    fn deliver(
-        &self,
-        message: &Outgoing,
-    ) -> impl Future<Output = Result<String, DeliverError>> + Send;
+    fn deliver(&self, message: &Outgoing) -> impl Future<Output = Result<String, DeliverError>> + Send;
 }
 
 /// One message to a room.

@@ -48,10 +48,7 @@ pub(super) fn lines(events: &[TimelineEvent]) -> Vec<Line> {
         }
     }
     for line in &mut lines {
-        if let Some(text) = edits
-            .get(&line.event_id)
-            .and_then(|content| content["body"].as_str())
-        {
+        if let Some(text) = edits.get(&line.event_id).and_then(|content| content["body"].as_str()) {
             text.clone_into(&mut line.text);
         }
     }
@@ -66,14 +63,8 @@ fn line(event: &TimelineEvent) -> Option<Line> {
     }
     let content: Value = raw.get_field("content").ok()??;
     let relation = &content["m.relates_to"];
-    let thread = (relation["rel_type"] == "m.thread")
-        .then(|| relation["event_id"].as_str())
-        .flatten();
-    let kind = if event.kind.is_utd() {
-        "undecryptable"
-    } else {
-        content["msgtype"].as_str().unwrap_or_default()
-    };
+    let thread = (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str()).flatten();
+    let kind = if event.kind.is_utd() { "undecryptable" } else { content["msgtype"].as_str().unwrap_or_default() };
     Some(Line {
         event_id: event.event_id()?.to_string(),
         sender: event.sender()?.to_string(),

@@ -14,7 +14,8 @@
 //!   again is recognised as a replay and does no harm.
 //! - A response holds the newest events of a room only. When it says that it left some out, they are fetched between
 //!   its `prev_batch` and our `since` ([`history`]), which is exactly the gap.
-//! - A room without a position, just joined or after the position was lost, begins where `domain::catch_up` says.
+//! - A room that was not read so far, just joined or after the position was lost, begins where `domain::catch_up`
+//!   says, and begins there again after a crash.
 //! - A message whose key is not there yet is remembered with the position and tried again ([`unreadable`]).
 //!
 //! # Why a reply is sent once
@@ -40,7 +41,7 @@ mod session;
 mod translate;
 mod unreadable;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kit::crew::Crew;
 use matrix_sdk::{Client, ruma::api::error::ErrorKind};
@@ -75,11 +76,16 @@ pub struct Settings {
     pub env: Lookup,
     /// Events a response holds per room at most; what is beyond is fetched as a gap.
     pub timeline_limit: u32,
+    /// After how long without a sync health is red.
+    pub stalled_after: Duration,
 }
 
 /// Events per room in one sync response. A crew's room seldom has more in the time of one sync, and what is left out
 /// costs one more request.
 pub const TIMELINE_LIMIT: u32 = 50;
+
+/// A sync that has not succeeded for this long is a stall: a long poll, its slack, and one more try.
+pub const STALLED_AFTER: Duration = Duration::from_secs(90);
 
 impl Settings {
     /// The settings of `crew`; nothing when it has no Matrix.
@@ -90,6 +96,7 @@ impl Settings {
             folder,
             env,
             timeline_limit: TIMELINE_LIMIT,
+            stalled_after: STALLED_AFTER,
         })
     }
 }
@@ -106,23 +113,14 @@ pub fn open(settings: Settings, health: Health) -> Result<(Receiver, Sender), Re
 type Current = watch::Receiver<Option<Client>>;
 
 fn unavailable(source: impl Into<Cause>) -> ReceiveError {
-    ReceiveError::Unavailable {
-        channel: CHANNEL,
-        source: source.into(),
-    }
+    ReceiveError::Unavailable { channel: CHANNEL, source: source.into() }
 }
 
 fn refused(source: impl Into<Cause>) -> ReceiveError {
-    ReceiveError::Refused {
-        channel: CHANNEL,
-        source: source.into(),
-    }
+    ReceiveError::Refused { channel: CHANNEL, source: source.into() }
 }
 
 /// Whether the homeserver says that the access token is not, or no longer, valid.
 fn is_revoked(error: &matrix_sdk::Error) -> bool {
-    matches!(
-        error.client_api_error_kind(),
-        Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken)
-    )
+    matches!(error.client_api_error_kind(), Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken))
 }

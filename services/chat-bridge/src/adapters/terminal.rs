@@ -84,15 +84,9 @@ pub struct Said {
 }
 
 fn say_subject() -> Result<Subject, InvalidName> {
-    Ok(Subject::Ask(
-        Token::try_new(BRIDGE)?,
-        Token::try_new("say")?,
-    ))
+    Ok(Subject::Ask(Token::try_new(BRIDGE)?, Token::try_new("say")?))
 }
 
 fn session_subject(session: &str) -> Result<Subject, InvalidName> {
-    Ok(Subject::Ask(
-        Token::try_new(COMMAND_LINE)?,
-        Token::try_new(session)?,
-    ))
+    Ok(Subject::Ask(Token::try_new(COMMAND_LINE)?, Token::try_new(session)?))
 }

@@ -30,10 +30,7 @@ pub fn addressed(body: &str, known: &BTreeSet<AgentName>, account: &[&str]) -> B
 pub fn names_account(body: &str, account: &[&str]) -> bool {
     let text = without_quotes_and_code(body);
     let (_, found) = without_account(text.trim_start(), account);
-    found
-        || account
-            .iter()
-            .any(|name| name.starts_with('@') && contains_word(&text, name))
+    found || account.iter().any(|name| name.starts_with('@') && contains_word(&text, name))
 }
 
 /// Blanks out fenced blocks, inline code and quoted lines.
@@ -42,9 +39,7 @@ fn without_quotes_and_code(body: &str) -> String {
     let mut kept = String::with_capacity(body.len());
     for line in body.lines() {
         let start = line.trim_start();
-        let mark = ["```", "~~~"]
-            .into_iter()
-            .find(|mark| start.starts_with(mark));
+        let mark = ["```", "~~~"].into_iter().find(|mark| start.starts_with(mark));
         match (fence, mark) {
             (None, Some(mark)) => fence = Some(mark),
             (Some(open), Some(mark)) if open == mark => fence = None,
@@ -76,9 +71,7 @@ fn at_mentions(text: &str, known: &BTreeSet<AgentName>) -> BTreeSet<AgentName> {
         .filter_map(|(at, _)| {
             let rest = &text[at + 1..];
             let name = leading_name(rest);
-            (!is_full_id(&rest[name.len()..]))
-                .then(|| lookup(name, known))
-                .flatten()
+            (!is_full_id(&rest[name.len()..])).then(|| lookup(name, known)).flatten()
         })
         .collect()
 }
@@ -88,10 +81,8 @@ fn is_full_id(after: &str) -> bool {
     let Some(server) = after.strip_prefix(':') else {
         return false;
     };
-    let server: String = server
-        .chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'))
-        .collect();
+    let server: String =
+        server.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':')).collect();
     let host = server.split(':').next().unwrap_or_default();
     host == "localhost" || host.trim_end_matches('.').contains('.')
 }
@@ -99,31 +90,19 @@ fn is_full_id(after: &str) -> bool {
 /// The text after a mention of the account at its beginning, and whether there was one.
 fn without_account<'a>(text: &'a str, account: &[&str]) -> (&'a str, bool) {
     for name in account.iter().filter(|name| !name.is_empty()) {
-        let bare = text
-            .strip_prefix('@')
-            .filter(|_| !name.starts_with('@'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('@').filter(|_| !name.starts_with('@')).unwrap_or(text);
         if let Some(prefix) = bare.get(..name.len())
             && prefix.eq_ignore_ascii_case(name)
             && !bare[name.len()..].chars().next().is_some_and(is_name_char)
         {
-            return (
-                bare[name.len()..]
-                    .trim_start_matches([':', ','])
-                    .trim_start(),
-                true,
-            );
+            return (bare[name.len()..].trim_start_matches([':', ',']).trim_start(), true);
         }
     }
     (text, false)
 }
 
 /// Names at the beginning, separated by commas or `and`. Without the account in front they need a colon behind them.
-fn leading_names(
-    text: &str,
-    known: &BTreeSet<AgentName>,
-    after_account: bool,
-) -> BTreeSet<AgentName> {
+fn leading_names(text: &str, known: &BTreeSet<AgentName>, after_account: bool) -> BTreeSet<AgentName> {
     let mut found = BTreeSet::new();
     let mut rest = text;
     loop {
@@ -146,11 +125,7 @@ fn leading_names(
             None => break,
         }
     }
-    if after_account {
-        found
-    } else {
-        BTreeSet::new()
-    }
+    if after_account { found } else { BTreeSet::new() }
 }
 
 fn leading_name(text: &str) -> &str {
@@ -159,18 +134,11 @@ fn leading_name(text: &str) -> &str {
 }
 
 fn lookup(name: &str, known: &BTreeSet<AgentName>) -> Option<AgentName> {
-    AgentName::try_new(name.to_ascii_lowercase())
-        .ok()
-        .filter(|name| known.contains(name))
+    AgentName::try_new(name.to_ascii_lowercase()).ok().filter(|name| known.contains(name))
 }
 
 fn contains_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
-        !text[at + word.len()..]
-            .chars()
-            .next()
-            .is_some_and(is_name_char)
-    })
+    text.match_indices(word).any(|(at, _)| !text[at + word.len()..].chars().next().is_some_and(is_name_char))
 }
 
 fn is_name_char(c: char) -> bool {
@@ -184,13 +152,8 @@ mod tests {
     const ACCOUNT: [&str; 2] = ["@crew:example.org", "Night Crew"];
 
     fn names(body: &str) -> Vec<String> {
-        let known = ["lead", "scout", "coder"]
-            .map(|name| AgentName::try_new(name).unwrap())
-            .into();
-        addressed(body, &known, &ACCOUNT)
-            .into_iter()
-            .map(|name| name.to_string())
-            .collect()
+        let known = ["lead", "scout", "coder"].map(|name| AgentName::try_new(name).unwrap()).into();
+        addressed(body, &known, &ACCOUNT).into_iter().map(|name| name.to_string()).collect()
     }
 
     #[test]
@@ -206,10 +169,7 @@ mod tests {
     fn two_names_are_two_agents() {
         assert_eq!(names("@lead and @scout, compare"), ["lead", "scout"]);
         assert_eq!(names("lead, scout: compare"), ["lead", "scout"]);
-        assert_eq!(
-            names("Night Crew: lead and coder, compare"),
-            ["coder", "lead"]
-        );
+        assert_eq!(names("Night Crew: lead and coder, compare"), ["coder", "lead"]);
     }
 
     #[test]

@@ -14,10 +14,7 @@ const TASK_CHARS: usize = 80;
 pub fn line(run: RunId, requested: &Requested, end: &RunEvent) -> Option<String> {
     let (mark, how, totals) = outcome(end)?;
     let [duration, tokens, cost] = footer::usage(&totals);
-    let parent = requested
-        .parent_run_id
-        .map(|parent| format!(" · child of {}", parent.short()))
-        .unwrap_or_default();
+    let parent = requested.parent_run_id.map(|parent| format!(" · child of {}", parent.short())).unwrap_or_default();
     Some(format!(
         "{mark} **{}** {how} · {duration} · {tokens} · {cost} · {}{parent} · run `{run}`",
         requested.agent,
@@ -28,21 +25,13 @@ pub fn line(run: RunId, requested: &Requested, end: &RunEvent) -> Option<String>
 fn outcome(end: &RunEvent) -> Option<(&'static str, String, Totals)> {
     match end {
         RunEvent::Finished(end) => Some(("✓", "finished".to_owned(), end.totals)),
-        RunEvent::Failed(end) => Some((
-            "✗",
-            format!("failed: {}", one_line(&end.message)),
-            end.totals,
-        )),
-        RunEvent::Killed(end) => Some((
-            "■",
-            format!("was killed by {}: {}", end.by, one_line(&end.reason)),
-            end.totals,
-        )),
-        RunEvent::Cancelled(end) => Some((
-            "□",
-            format!("was cancelled by {}: {}", end.by, one_line(&end.reason)),
-            end.totals,
-        )),
+        RunEvent::Failed(end) => Some(("✗", format!("failed: {}", one_line(&end.message)), end.totals)),
+        RunEvent::Killed(end) => {
+            Some(("■", format!("was killed by {}: {}", end.by, one_line(&end.reason)), end.totals))
+        }
+        RunEvent::Cancelled(end) => {
+            Some(("□", format!("was cancelled by {}: {}", end.by, one_line(&end.reason)), end.totals))
+        }
         _ => None,
     }
 }
@@ -76,10 +65,7 @@ mod tests {
             project: ProjectId::try_new("p").unwrap(),
             agent: AgentName::try_new("lead").unwrap(),
             class: Class::Resident,
-            trigger: Trigger::Command {
-                by: "ada".to_owned(),
-                key: "k".to_owned(),
-            },
+            trigger: Trigger::Command { by: "ada".to_owned(), key: "k".to_owned() },
             rule: "chat".to_owned(),
             prompt: prompt.into(),
             context: None,
@@ -96,10 +82,7 @@ mod tests {
     #[test]
     fn an_end_is_one_line() {
         let task = requested("fix\nthe `test`");
-        let end = RunEvent::Finished(Finished {
-            answer: "done".into(),
-            totals: Totals::default(),
-        });
+        let end = RunEvent::Finished(Finished { answer: "done".into(), totals: Totals::default() });
         let line = line(task.root_run_id, &task, &end).unwrap();
         assert_eq!(
             line,

@@ -22,25 +22,14 @@ pub fn line(footer: &Footer, link: Option<&str>) -> String {
 /// Duration, tokens and cost for people.
 pub fn usage(totals: &Totals) -> [String; 3] {
     let tokens = totals.usage.total();
-    [
-        duration(totals.millis),
-        format!(
-            "{} token{}",
-            grouped(tokens),
-            if tokens == 1 { "" } else { "s" }
-        ),
-        cost(totals),
-    ]
+    [duration(totals.millis), format!("{} token{}", grouped(tokens), if tokens == 1 { "" } else { "s" }), cost(totals)]
 }
 
 fn cost(totals: &Totals) -> String {
     match (totals.unpriced_calls, totals.model_calls) {
         (0, _) => money(totals.cost),
         (unpriced, all) if unpriced >= all => "no price known".to_owned(),
-        (unpriced, _) => format!(
-            "{} and {unpriced} calls without a price",
-            money(totals.cost)
-        ),
+        (unpriced, _) => format!("{} and {unpriced} calls without a price", money(totals.cost)),
     }
 }
 
@@ -95,18 +84,8 @@ mod tests {
 
     #[test]
     fn everything_stands_in_one_line() {
-        let usage = Usage {
-            input_tokens: 12_000,
-            output_tokens: 345,
-            ..Usage::default()
-        };
-        let totals = Totals {
-            usage,
-            cost: MicroUsd(12_345),
-            model_calls: 2,
-            millis: 42_300,
-            ..Totals::default()
-        };
+        let usage = Usage { input_tokens: 12_000, output_tokens: 345, ..Usage::default() };
+        let totals = Totals { usage, cost: MicroUsd(12_345), model_calls: 2, millis: 42_300, ..Totals::default() };
         assert_eq!(
             line(&footer(totals), Some("http://console/r")),
             "*lead · [run deadbeef](http://console/r) · 42 s · 12,345 tokens · $0.0123*"
@@ -115,15 +94,8 @@ mod tests {
 
     #[test]
     fn a_rehearsal_says_so_and_an_unknown_price_too() {
-        let totals = Totals {
-            unpriced_calls: 1,
-            model_calls: 1,
-            ..Totals::default()
-        };
-        let footer = Footer {
-            rehearsal: true,
-            ..footer(totals)
-        };
+        let totals = Totals { unpriced_calls: 1, model_calls: 1, ..Totals::default() };
+        let footer = Footer { rehearsal: true, ..footer(totals) };
         assert!(line(&footer, None).ends_with("no price known · rehearsal, no model was asked*"));
     }
 

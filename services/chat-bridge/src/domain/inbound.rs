@@ -156,29 +156,19 @@ pub fn decide(rules: &Rules, message: &IncomingMessage) -> Vec<Decision> {
         return vec![Decision::Ignore(Why::ListenOnly)];
     }
     if let Kind::Redaction { of } = &message.kind {
-        return vec![Decision::CallOff {
-            of: of.clone(),
-            agents: room.agents.clone(),
-        }];
+        return vec![Decision::CallOff { of: of.clone(), agents: room.agents.clone() }];
     }
     match &message.content {
         Content::Text(body) => decide_text(rules, room, message, body),
         Content::Other(what) if room.listen == Listen::All || message.mentions_account => {
-            vec![tell(
-                message,
-                format!("I read text only, so I can not use this {what}."),
-            )]
+            vec![tell(message, format!("I read text only, so I can not use this {what}."))]
         }
         Content::Other(_) | Content::Nothing => vec![Decision::Ignore(Why::NotAddressed)],
     }
 }
 
 /// Who takes up a thread whose follow-up named nobody: the agents that its first message named.
-pub fn thread_agents(
-    rules: &Rules,
-    room_name: Option<&str>,
-    root_body: &str,
-) -> BTreeSet<AgentName> {
+pub fn thread_agents(rules: &Rules, room_name: Option<&str>, root_body: &str) -> BTreeSet<AgentName> {
     let Some(room) = rules.room(room_name) else {
         return BTreeSet::new();
     };
@@ -186,12 +176,7 @@ pub fn thread_agents(
     named.intersection(&room.agents).cloned().collect()
 }
 
-fn decide_text(
-    rules: &Rules,
-    room: &RoomRules,
-    message: &IncomingMessage,
-    body: &str,
-) -> Vec<Decision> {
+fn decide_text(rules: &Rules, room: &RoomRules, message: &IncomingMessage, body: &str) -> Vec<Decision> {
     let account = account(rules);
     let named = address::addressed(body, &rules.crew, &account);
     let mentioned = message.mentions_account || address::names_account(body, &account);
@@ -199,25 +184,17 @@ fn decide_text(
         return vec![Decision::Ignore(Why::NotAddressed)];
     }
     if body.len() > MAX_PROMPT_BYTES {
-        let text = format!(
-            "This message has {} bytes; I take {MAX_PROMPT_BYTES} at most.",
-            body.len()
-        );
+        let text = format!("This message has {} bytes; I take {MAX_PROMPT_BYTES} at most.", body.len());
         return vec![tell(message, text)];
     }
     if named.is_empty() {
         return match &room.default_agent {
             Some(agent) => vec![Decision::Wake(wake(message, agent, body, true))],
-            None => vec![tell(
-                message,
-                format!("Nobody answers here by default. {}", who_is_here(room)),
-            )],
+            None => vec![tell(message, format!("Nobody answers here by default. {}", who_is_here(room)))],
         };
     }
-    let mut decisions: Vec<Decision> = named
-        .intersection(&room.agents)
-        .map(|agent| Decision::Wake(wake(message, agent, body, false)))
-        .collect();
+    let mut decisions: Vec<Decision> =
+        named.intersection(&room.agents).map(|agent| Decision::Wake(wake(message, agent, body, false))).collect();
     let absent: Vec<&AgentName> = named.difference(&room.agents).collect();
     decisions.extend(absent.iter().map(|agent| Decision::Unroutable {
         wake: wake(message, agent, body, false),
@@ -226,11 +203,7 @@ fn decide_text(
     }));
     if !absent.is_empty() {
         let absent: Vec<String> = absent.iter().map(|agent| format!("**{agent}**")).collect();
-        let text = format!(
-            "{} may not be woken in this room. {}",
-            absent.join(" and "),
-            who_is_here(room)
-        );
+        let text = format!("{} may not be woken in this room. {}", absent.join(" and "), who_is_here(room));
         decisions.push(tell(message, text));
     }
     decisions
@@ -248,10 +221,7 @@ fn unknown_room(rules: &Rules, message: &IncomingMessage) -> Decision {
     if !meant || message.kind != Kind::New {
         return Decision::Ignore(Why::UnknownRoom);
     }
-    tell(
-        message,
-        "This room is not in the crew's `team.yaml`, so nobody can be woken here.".to_owned(),
-    )
+    tell(message, "This room is not in the crew's `team.yaml`, so nobody can be woken here.".to_owned())
 }
 
 fn account(rules: &Rules) -> Vec<&str> {
@@ -259,16 +229,8 @@ fn account(rules: &Rules) -> Vec<&str> {
 }
 
 fn who_is_here(room: &RoomRules) -> String {
-    let names: Vec<String> = room
-        .agents
-        .iter()
-        .map(|agent| format!("`@{agent}`"))
-        .collect();
-    if names.is_empty() {
-        "No agent may be woken here.".to_owned()
-    } else {
-        format!("Try {}.", names.join(", "))
-    }
+    let names: Vec<String> = room.agents.iter().map(|agent| format!("`@{agent}`")).collect();
+    if names.is_empty() { "No agent may be woken here.".to_owned() } else { format!("Try {}.", names.join(", ")) }
 }
 
 fn wake(message: &IncomingMessage, agent: &AgentName, body: &str, by_default: bool) -> Wake {
@@ -284,12 +246,7 @@ fn wake(message: &IncomingMessage, agent: &AgentName, body: &str, by_default: bo
         reply_to: ReplyTo {
             channel: message.channel.clone(),
             room: message.room.clone(),
-            thread: Some(
-                message
-                    .thread_root
-                    .clone()
-                    .unwrap_or_else(|| event_id.clone()),
-            ),
+            thread: Some(message.thread_root.clone().unwrap_or_else(|| event_id.clone())),
         },
         event_id,
     }
@@ -298,15 +255,10 @@ fn wake(message: &IncomingMessage, agent: &AgentName, body: &str, by_default: bo
 fn tell(message: &IncomingMessage, text: String) -> Decision {
     Decision::Tell(Tell {
         room: message.room.clone(),
-        thread: Some(
-            message
-                .thread_root
-                .clone()
-                .unwrap_or_else(|| match &message.kind {
-                    Kind::Edit { of } => of.clone(),
-                    Kind::New | Kind::Redaction { .. } => message.event_id.clone(),
-                }),
-        ),
+        thread: Some(message.thread_root.clone().unwrap_or_else(|| match &message.kind {
+            Kind::Edit { of } => of.clone(),
+            Kind::New | Kind::Redaction { .. } => message.event_id.clone(),
+        })),
         key: message.event_id.clone(),
         text,
     })

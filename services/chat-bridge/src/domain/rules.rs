@@ -73,28 +73,13 @@ impl Rules {
                 Mode::All => Listen::All,
                 Mode::Listen => Listen::Nothing,
             };
-            (
-                room.name.clone(),
-                RoomRules::narrowed(
-                    crew,
-                    &room.name,
-                    listen,
-                    &room.agents,
-                    room.default.as_ref(),
-                ),
-            )
+            (room.name.clone(), RoomRules::narrowed(crew, &room.name, listen, &room.agents, room.default.as_ref()))
         });
         Self {
-            senders: Senders::Listed(
-                matrix
-                    .map(|matrix| matrix.allow.clone())
-                    .unwrap_or_default(),
-            ),
+            senders: Senders::Listed(matrix.map(|matrix| matrix.allow.clone()).unwrap_or_default()),
             crew: names(crew),
             rooms: rooms.collect(),
-            account: matrix
-                .map(|matrix| account(crew, &matrix.user))
-                .unwrap_or_default(),
+            account: matrix.map(|matrix| account(crew, &matrix.user)).unwrap_or_default(),
         }
     }
 
@@ -103,16 +88,10 @@ impl Rules {
     pub fn terminal(crew: &Crew) -> Self {
         let rooms = crew.channels.terminal.iter().map(|terminal| {
             let default = terminal.default.as_ref();
-            let rules =
-                RoomRules::narrowed(crew, TERMINAL_ROOM, Listen::All, &terminal.agents, default);
+            let rules = RoomRules::narrowed(crew, TERMINAL_ROOM, Listen::All, &terminal.agents, default);
             (TERMINAL_ROOM.to_owned(), rules)
         });
-        Self {
-            senders: Senders::Anyone,
-            crew: names(crew),
-            rooms: rooms.collect(),
-            account: Vec::new(),
-        }
+        Self { senders: Senders::Anyone, crew: names(crew), rooms: rooms.collect(), account: Vec::new() }
     }
 
     /// The rules of the room, whose configured name is `name` when it has one.
@@ -122,25 +101,14 @@ impl Rules {
 
     /// Whether anything that `sender` writes in the room can lead to anything.
     pub fn hears(&self, name: Option<&str>, sender: &str) -> bool {
-        self.room(name)
-            .is_some_and(|room| room.listen != Listen::Nothing)
-            && self.senders.allow(sender)
+        self.room(name).is_some_and(|room| room.listen != Listen::Nothing) && self.senders.allow(sender)
     }
 }
 
 impl RoomRules {
     /// An agent must name the room among its own, too: the narrower of the two holds.
-    fn narrowed(
-        crew: &Crew,
-        name: &str,
-        listen: Listen,
-        agents: &[AgentName],
-        default: Option<&AgentName>,
-    ) -> Self {
-        let may = |agent: &&AgentName| {
-            crew.agent(agent)
-                .is_some_and(|agent| may_speak(agent, name))
-        };
+    fn narrowed(crew: &Crew, name: &str, listen: Listen, agents: &[AgentName], default: Option<&AgentName>) -> Self {
+        let may = |agent: &&AgentName| crew.agent(agent).is_some_and(|agent| may_speak(agent, name));
         Self {
             listen,
             agents: agents.iter().filter(may).cloned().collect(),
@@ -151,29 +119,15 @@ impl RoomRules {
 
 /// Whether `agent` may be woken and may speak in the room.
 pub fn may_speak(agent: &Agent, room_name: &str) -> bool {
-    agent
-        .capabilities
-        .rooms
-        .iter()
-        .any(|room| room == room_name)
+    agent.capabilities.rooms.iter().any(|room| room == room_name)
 }
 
 /// A user's id and the first part of it, which clients show until somebody sets a display name. An agent's name stays
 /// the agent's.
 fn account(crew: &Crew, user: &str) -> Vec<String> {
-    let local = user
-        .trim_start_matches('@')
-        .split(':')
-        .next()
-        .unwrap_or_default();
-    let taken = crew
-        .agents
-        .iter()
-        .any(|agent| agent.name.as_str().eq_ignore_ascii_case(local));
-    std::iter::once(user)
-        .chain((!taken).then_some(local))
-        .map(ToOwned::to_owned)
-        .collect()
+    let local = user.trim_start_matches('@').split(':').next().unwrap_or_default();
+    let taken = crew.agents.iter().any(|agent| agent.name.as_str().eq_ignore_ascii_case(local));
+    std::iter::once(user).chain((!taken).then_some(local)).map(ToOwned::to_owned).collect()
 }
 
 fn names(crew: &Crew) -> BTreeSet<AgentName> {
@@ -186,10 +140,7 @@ mod tests {
 
     #[test]
     fn a_list_lets_in_whom_it_names_and_an_empty_one_nobody() {
-        let senders = Senders::Listed(vec![
-            UserPattern::new("@ada:a.org"),
-            UserPattern::new("@*:b.org"),
-        ]);
+        let senders = Senders::Listed(vec![UserPattern::new("@ada:a.org"), UserPattern::new("@*:b.org")]);
         assert!(senders.allow("@ada:a.org"));
         assert!(senders.allow("@anyone:b.org"));
         assert!(!senders.allow("@eve:a.org"));

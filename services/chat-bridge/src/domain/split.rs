@@ -37,14 +37,8 @@ pub fn layout(text: &str) -> Layout {
     if parts.len() <= MAX_PARTS {
         return Layout::Parts(parts);
     }
-    let teaser = split(text, TEASER_BYTES)
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    Layout::Attached {
-        teaser: format!("{teaser}\n\n…"),
-        file: text.to_owned(),
-    }
+    let teaser = split(text, TEASER_BYTES).into_iter().next().unwrap_or_default();
+    Layout::Attached { teaser: format!("{teaser}\n\n…"), file: text.to_owned() }
 }
 
 /// Cuts `text` into parts of at most `bound` bytes; at least one, which is empty when the text is.
@@ -76,24 +70,17 @@ fn cut_at(text: &str, bound: usize) -> usize {
     let window = &text[..text.floor_char_boundary(bound)];
     // A cut in the first half would make parts needlessly small.
     let half = window.len() / 2;
-    let paragraph = window
-        .rfind("\n\n")
-        .filter(|at| *at > half && open_fence(&window[..*at]).is_none());
+    let paragraph = window.rfind("\n\n").filter(|at| *at > half && open_fence(&window[..*at]).is_none());
     let line = || window.rfind('\n').filter(|at| *at > half);
     let word = || window.rfind(' ').filter(|at| *at > half).map(|at| at + 1);
-    paragraph
-        .or_else(line)
-        .or_else(word)
-        .unwrap_or(window.len())
+    paragraph.or_else(line).or_else(word).unwrap_or(window.len())
 }
 
 /// The line that opened the code block in which `text` ends, if it ends in one.
 fn open_fence(text: &str) -> Option<String> {
     text.lines().fold(None, |open: Option<String>, line| {
         let start = line.trim_start();
-        let mark = ["```", "~~~"]
-            .into_iter()
-            .find(|mark| start.starts_with(mark));
+        let mark = ["```", "~~~"].into_iter().find(|mark| start.starts_with(mark));
         match (open, mark) {
             (None, Some(_)) => Some(start.trim_end().to_owned()),
             (Some(fence), Some(mark)) if fence.starts_with(mark) => None,
@@ -122,10 +109,7 @@ mod tests {
 
     #[test]
     fn a_cut_code_block_is_closed_and_opened_again() {
-        let code = (0..20)
-            .map(|n| format!("let x{n} = {n};"))
-            .collect::<Vec<_>>()
-            .join("\n");
+        let code = (0..20).map(|n| format!("let x{n} = {n};")).collect::<Vec<_>>().join("\n");
         let parts = split(&format!("```rust\n{code}\n```"), 120);
         assert!(parts.len() > 1);
         for part in &parts {
@@ -137,9 +121,7 @@ mod tests {
     #[test]
     fn a_very_long_text_is_attached() {
         let text = "word ".repeat(PART_BYTES);
-        let Layout::Attached { teaser, file } = layout(&text) else {
-            panic!("not attached")
-        };
+        let Layout::Attached { teaser, file } = layout(&text) else { panic!("not attached") };
         assert!(teaser.len() <= TEASER_BYTES + 8 && teaser.ends_with('…'));
         assert_eq!(file, text);
     }

@@ -74,12 +74,7 @@ impl<D: Deliver> Audit<D> {
         if !stored.is_end() || age > MAX_AGE {
             return Ok(Fate::Ack);
         }
-        let first = self
-            .project
-            .journal
-            .first(run_id)
-            .await
-            .map_err(AuditError::Read)?;
+        let first = self.project.journal.first(run_id).await.map_err(AuditError::Read)?;
         let Some(requested) = first.as_ref().map(requested).transpose()?.flatten() else {
             return Ok(Fate::Ack);
         };
@@ -97,10 +92,7 @@ impl<D: Deliver> Audit<D> {
                 notice: true,
                 maybe_sent: delivery.attempt > 1 || age > SURELY_REMEMBERED,
             };
-            self.sender
-                .deliver(&outgoing)
-                .await
-                .map_err(AuditError::Deliver)?;
+            self.sender.deliver(&outgoing).await.map_err(AuditError::Deliver)?;
         }
         Ok(Fate::Ack)
     }

@@ -43,7 +43,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 const MAX_CONTEXT_BYTES: usize = 32 * 1024;
 
 /// Health key.
-const LOG: &str = "log";
+const LOG: &str = "requests";
 
 /// Takes the messages of one channel to the log.
 pub(crate) struct Inbound<R, D> {
@@ -96,11 +96,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(error = chain(&error), failures, "a channel can not be read");
-                    if matches!(error, ReceiveError::Refused { .. }) {
-                        REFUSED_PAUSE
-                    } else {
-                        backoff(failures)
-                    }
+                    if matches!(error, ReceiveError::Refused { .. }) { REFUSED_PAUSE } else { backoff(failures) }
                 }
             };
             tokio::select! {
@@ -156,12 +152,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                         }
                     }
                     Decision::Ignore(why) => {
-                        tracing::debug!(
-                            event = message.event_id,
-                            sender = message.sender,
-                            ?why,
-                            "ignored"
-                        );
+                        tracing::debug!(event = message.event_id, sender = message.sender, ?why, "ignored");
                     }
                     other => after.push((message, other)),
                 }
@@ -178,25 +169,16 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 
     /// The requests of a wake: one, or those of a thread's own agents when the message named nobody.
-    async fn requests(
-        &self,
-        message: &IncomingMessage,
-        wake: Wake,
-    ) -> Result<Vec<Request>, HandleError> {
+    async fn requests(&self, message: &IncomingMessage, wake: Wake) -> Result<Vec<Request>, HandleError> {
         let lines = match &message.thread_root {
-            Some(root) => self
-                .receiver
-                .thread(&message.room, root)
-                .await
-                .map_err(HandleError::Thread)?,
+            Some(root) => self.receiver.thread(&message.room, root).await.map_err(HandleError::Thread)?,
             None => Vec::new(),
         };
         let mut agents = vec![wake.agent.clone()];
         if wake.by_default
             && let Some(root) = lines.first()
         {
-            let named =
-                inbound::thread_agents(&self.rules, message.room_name.as_deref(), &root.text);
+            let named = inbound::thread_agents(&self.rules, message.room_name.as_deref(), &root.text);
             if !named.is_empty() {
                 agents = named.into_iter().collect();
             }
@@ -204,18 +186,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         let context = thread_context(&lines, &message.event_id);
         let mut requests = Vec::new();
         for agent in agents {
-            let wake = Wake {
-                agent,
-                ..wake.clone()
-            };
-            let request = requests::build(
-                &self.project,
-                message,
-                wake,
-                context.clone(),
-                kit::clock::now(),
-            )
-            .await;
+            let wake = Wake { agent, ..wake.clone() };
+            let request = requests::build(&self.project, message, wake, context.clone(), kit::clock::now()).await;
             requests.push(request.map_err(HandleError::Request)?);
         }
         Ok(requests)
@@ -223,9 +195,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
 
     /// Starts runs and says where that is refused.
     async fn start(&self, requests: Vec<Request>) -> Result<Vec<Started>, HandleError> {
-        let outcomes = requests::start(&self.requester, &requests)
-            .await
-            .map_err(HandleError::Append)?;
+        let outcomes = requests::start(&self.requester, &requests).await.map_err(HandleError::Append)?;
         let mut started = Vec::new();
         for (request, outcome) in requests.into_iter().zip(outcomes) {
             match outcome {
@@ -254,86 +224,45 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
 
     /// Tells a run that the message that started it was edited, unless this edit is what started it.
     async fn tell_run(&self, request: &Request) -> Result<(), HandleError> {
-        let first = self
-            .project
-            .journal
-            .first(request.run_id)
-            .await
-            .map_err(HandleError::Read)?;
+        let first = self.project.journal.first(request.run_id).await.map_err(HandleError::Read)?;
         if first.is_some_and(|first| first.envelope.id == request.outgoing.envelope.id) {
             return Ok(());
         }
-        let text = format!(
-            "I have edited my message. It reads now:\n\n{}",
-            request.wake.prompt
-        );
+        let text = format!("I have edited my message. It reads now:\n\n{}", request.wake.prompt);
         let text = self.project.blobs.text(text).await;
         let text: Text = text.map_err(|error| HandleError::Request(RequestError::Blob(error)))?;
-        let signal = Signal::Message(Message {
-            from: request.message.sender.clone(),
-            text,
-        });
-        self.signal(request.run_id, &request.message.event_id, &signal)
-            .await
+        let signal = Signal::Message(Message { from: request.message.sender.clone(), text });
+        self.signal(request.run_id, &request.message.event_id, &signal).await
     }
 
     /// Says that a request was refused. One that is broken is parked.
-    async fn refuse(
-        &self,
-        request: &Request,
-        error: &requester::RequestError,
-    ) -> Result<(), HandleError> {
+    async fn refuse(&self, request: &Request, error: &requester::RequestError) -> Result<(), HandleError> {
         let text = if error.class() == ErrorClass::Broken {
             self.park(request, error.code(), &chain(error)).await?;
-            format!(
-                "I can not start this: {}. An operator finds it with `nightcrew dead list`.",
-                chain(error)
-            )
+            format!("I can not start this: {}. An operator finds it with `nightcrew dead list`.", chain(error))
         } else {
-            format!(
-                "I can not start anything new: {}. Please try again later.",
-                chain(error)
-            )
+            format!("I can not start anything new: {}. Please try again later.", chain(error))
         };
-        let key = format!(
-            "refused/{}/{}",
-            request.message.event_id, request.wake.agent
-        );
+        let key = format!("refused/{}/{}", request.message.event_id, request.wake.agent);
         let thread = request.wake.reply_to.thread.clone();
-        self.tell(&Tell {
-            room: request.message.room.clone(),
-            thread,
-            key,
-            text,
-        })
-        .await;
+        self.tell(&Tell { room: request.message.room.clone(), thread, key, text }).await;
         Ok(())
     }
 
-    async fn follow(
-        &self,
-        message: &IncomingMessage,
-        decision: Decision,
-    ) -> Result<(), HandleError> {
+    async fn follow(&self, message: &IncomingMessage, decision: Decision) -> Result<(), HandleError> {
         match decision {
             Decision::Tell(words) => self.tell(&words).await,
             Decision::CallOff { of, agents } => {
-                let by = ByWhom {
-                    by: message.sender.clone(),
-                    reason: "The message was taken back.".to_owned(),
-                };
+                let by = ByWhom { by: message.sender.clone(), reason: "The message was taken back.".to_owned() };
                 let trigger = requests::trigger(message, &of);
                 for agent in agents {
                     let run = requests::run_id(&self.project, &trigger, &agent);
-                    self.signal(run, &message.event_id, &Signal::Cancel(by.clone()))
-                        .await?;
+                    self.signal(run, &message.event_id, &Signal::Cancel(by.clone())).await?;
                 }
             }
             Decision::Unroutable { wake, code, reason } => {
-                let request =
-                    requests::build(&self.project, message, wake, None, kit::clock::now()).await;
-                self.park(&request.map_err(HandleError::Request)?, code, &reason)
-                    .await?;
+                let request = requests::build(&self.project, message, wake, None, kit::clock::now()).await;
+                self.park(&request.map_err(HandleError::Request)?, code, &reason).await?;
             }
             Decision::Wake(_) | Decision::Ignore(_) => {}
         }
@@ -345,12 +274,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         parked.map_err(HandleError::Park)
     }
 
-    async fn signal(
-        &self,
-        run: schemas::RunId,
-        cause: &str,
-        signal: &Signal,
-    ) -> Result<(), HandleError> {
+    async fn signal(&self, run: schemas::RunId, cause: &str, signal: &Signal) -> Result<(), HandleError> {
         let id = EventId::new(cause).derive(&format!("{}/{run}", signal.kind()));
         match signals::give_if_open(&self.project, run, id, signal).await {
             // Nothing that a person writes can mend it, so it must not hold up what comes after it.
@@ -368,19 +292,12 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
 }
 
 fn belongs(request: &Request) -> Started {
-    Started {
-        event_id: request.message.event_id.clone(),
-        agent: request.wake.agent.clone(),
-        run_id: request.run_id,
-    }
+    Started { event_id: request.message.event_id.clone(), agent: request.wake.agent.clone(), run_id: request.run_id }
 }
 
 /// What was said in a thread before a message, for the agent that the message wakes.
 fn thread_context(lines: &[ThreadLine], event_id: &str) -> Option<String> {
-    let before: Vec<&ThreadLine> = lines
-        .iter()
-        .filter(|line| line.event_id != event_id)
-        .collect();
+    let before: Vec<&ThreadLine> = lines.iter().filter(|line| line.event_id != event_id).collect();
     if before.is_empty() {
         return None;
     }
@@ -392,9 +309,5 @@ fn thread_context(lines: &[ThreadLine], event_id: &str) -> Option<String> {
         text.push_str(&line.text);
     }
     let cut = text.len().saturating_sub(MAX_CONTEXT_BYTES);
-    Some(if cut == 0 {
-        text
-    } else {
-        format!("[…]{}", &text[text.ceil_char_boundary(cut)..])
-    })
+    Some(if cut == 0 { text } else { format!("[…]{}", &text[text.ceil_char_boundary(cut)..]) })
 }

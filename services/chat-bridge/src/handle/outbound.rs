@@ -80,10 +80,9 @@ pub(crate) struct Outbound<D> {
 impl<D: Deliver> Outbound<D> {
     pub(crate) async fn handle(&self, delivery: Delivery) -> Result<Fate, SayError> {
         match self.say(&delivery).await {
-            Err(SayError::Deliver(DeliverError::Unavailable {
-                retry_after: Some(wait),
-                ..
-            })) => Ok(Fate::Later(wait.min(LONGEST_WAIT))),
+            Err(SayError::Deliver(DeliverError::Unavailable { retry_after: Some(wait), .. })) => {
+                Ok(Fate::Later(wait.min(LONGEST_WAIT)))
+            }
             Err(error) => Err(error),
             Ok(()) => Ok(Fate::Ack),
         }
@@ -98,9 +97,7 @@ impl<D: Deliver> Outbound<D> {
             let RunEvent::MessageSent(said) = event else {
                 continue;
             };
-            let external_id = self
-                .send(said, &stored.envelope.id.nth(n), maybe_sent)
-                .await?;
+            let external_id = self.send(said, &stored.envelope.id.nth(n), maybe_sent).await?;
             let delivered = Signal::Delivered(Delivered {
                 decision_id: stored.envelope.id.clone(),
                 channel: said.to.channel.clone(),
@@ -109,38 +106,18 @@ impl<D: Deliver> Outbound<D> {
             });
             let id = stored.envelope.id.derive(&format!("delivered/{n}"));
             let run = said.footer.run_id;
-            signals::give(&self.project, run, id, &delivered)
-                .await
-                .map_err(SayError::Signal)?;
+            signals::give(&self.project, run, id, &delivered).await.map_err(SayError::Signal)?;
         }
         Ok(())
     }
 
     /// Sends all parts of a message and gives the id of the first.
-    async fn send(
-        &self,
-        said: &MessageSent,
-        id: &EventId,
-        maybe_sent: bool,
-    ) -> Result<String, SayError> {
-        let text = self
-            .project
-            .blobs
-            .load(&said.text)
-            .await
-            .map_err(SayError::Blob)?;
-        let link = self
-            .project
-            .crew
-            .run_url
-            .as_ref()
-            .map(|url| url.of(&said.footer.run_id));
+    async fn send(&self, said: &MessageSent, id: &EventId, maybe_sent: bool) -> Result<String, SayError> {
+        let text = self.project.blobs.load(&said.text).await.map_err(SayError::Blob)?;
+        let link = self.project.crew.run_url.as_ref().map(|url| url.of(&said.footer.run_id));
         let footer = footer::line(&said.footer, link.as_deref());
         let mut first = None;
-        for (part, body) in bodies(&text, &footer, &said.footer.run_id.short())
-            .into_iter()
-            .enumerate()
-        {
+        for (part, body) in bodies(&text, &footer, &said.footer.run_id.short()).into_iter().enumerate() {
             let outgoing = Outgoing {
                 id: transaction::id(id, part),
                 room: said.to.room.clone(),
@@ -150,11 +127,7 @@ impl<D: Deliver> Outbound<D> {
                 notice: false,
                 maybe_sent,
             };
-            let external_id = self
-                .sender
-                .deliver(&outgoing)
-                .await
-                .map_err(SayError::Deliver)?;
+            let external_id = self.sender.deliver(&outgoing).await.map_err(SayError::Deliver)?;
             first.get_or_insert(external_id);
         }
         Ok(first.unwrap_or_default())
@@ -167,20 +140,10 @@ fn bodies(text: &str, footer: &str, name: &str) -> Vec<Body> {
     match split::layout(text) {
         Layout::Parts(mut parts) => {
             let last = parts.pop().unwrap_or_default();
-            parts
-                .into_iter()
-                .map(Body::Text)
-                .chain([with_footer(&last)])
-                .collect()
+            parts.into_iter().map(Body::Text).chain([with_footer(&last)]).collect()
         }
         Layout::Attached { teaser, file } => {
-            vec![
-                with_footer(&teaser),
-                Body::File {
-                    name: format!("answer-{name}.md"),
-                    text: file,
-                },
-            ]
+            vec![with_footer(&teaser), Body::File { name: format!("answer-{name}.md"), text: file }]
         }
     }
 }
@@ -193,15 +156,9 @@ mod tests {
     fn the_footer_stands_under_the_last_text() {
         let short = bodies("hello\n", "*lead*", "x");
         assert_eq!(short, [Body::Text("hello\n\n---\n\n*lead*".to_owned())]);
-        let two = bodies(
-            &format!("{}\n\n{}", "a".repeat(6000), "b".repeat(6000)),
-            "*lead*",
-            "x",
-        );
+        let two = bodies(&format!("{}\n\n{}", "a".repeat(6000), "b".repeat(6000)), "*lead*", "x");
         assert_eq!(two.len(), 2);
-        assert!(
-            matches!(&two[1], Body::Text(text) if text.starts_with('b') && text.ends_with("*lead*"))
-        );
+        assert!(matches!(&two[1], Body::Text(text) if text.starts_with('b') && text.ends_with("*lead*")));
         let long = bodies(&"word ".repeat(20_000), "*lead*", "x");
         assert!(matches!(&long[0], Body::Text(text) if text.ends_with("*lead*")));
         assert!(matches!(&long[1], Body::File { name, .. } if name == "answer-x.md"));

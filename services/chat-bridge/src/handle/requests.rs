@@ -77,25 +77,10 @@ pub(super) async fn build(
 ) -> Result<Request, RequestError> {
     let trigger = trigger(message, &wake.event_id);
     let run_id = run_id(project, &trigger, &wake.agent);
-    let class = project
-        .crew
-        .agent(&wake.agent)
-        .map_or(schemas::Class::Resident, |agent| {
-            agent.capabilities.lifecycle
-        });
-    let prompt = project
-        .blobs
-        .text(wake.prompt.clone())
-        .await
-        .map_err(RequestError::Blob)?;
+    let class = project.crew.agent(&wake.agent).map_or(schemas::Class::Resident, |agent| agent.capabilities.lifecycle);
+    let prompt = project.blobs.text(wake.prompt.clone()).await.map_err(RequestError::Blob)?;
     let context = match context {
-        Some(context) => Some(
-            project
-                .blobs
-                .text(context)
-                .await
-                .map_err(RequestError::Blob)?,
-        ),
+        Some(context) => Some(project.blobs.text(context).await.map_err(RequestError::Blob)?),
         None => None,
     };
     let requested = Requested {
@@ -110,9 +95,7 @@ pub(super) async fn build(
         parent_run_id: None,
         root_run_id: run_id,
         depth: 0,
-        deadline: now
-            .saturating_add(project.crew.limits.deadline.0)
-            .unwrap_or(Timestamp::MAX),
+        deadline: now.saturating_add(project.crew.limits.deadline.0).unwrap_or(Timestamp::MAX),
         work: None,
         state: None,
     };
@@ -122,18 +105,10 @@ pub(super) async fn build(
     let mut envelope = Envelope::new(id, schemas::envelope::DECISION_TYPE, SOURCE, now);
     envelope.root_run_id = Some(run_id);
     envelope.agent = Some(wake.agent.clone());
-    let decision = Decision {
-        events: vec![RunEvent::Requested(Box::new(requested))],
-    };
+    let decision = Decision { events: vec![RunEvent::Requested(Box::new(requested))] };
     let subject = Subject::Requested(run_id, class, wake.agent.clone());
-    let outgoing =
-        Outgoing::decision(subject, envelope, &decision).map_err(RequestError::Encode)?;
-    Ok(Request {
-        wake,
-        message: message.clone(),
-        run_id,
-        outgoing,
-    })
+    let outgoing = Outgoing::decision(subject, envelope, &decision).map_err(RequestError::Encode)?;
+    Ok(Request { wake, message: message.clone(), run_id, outgoing })
 }
 
 /// Asks for runs; those that are asked for together are written together. Outcomes are in the same order. An error means
@@ -142,15 +117,8 @@ pub(super) async fn start(
     requester: &Requester,
     requests: &[Request],
 ) -> Result<Vec<Outcome>, kit::requester::RequestError> {
-    let asked: Vec<_> = requests
-        .iter()
-        .map(|request| requester.request(request.outgoing.clone()))
-        .collect();
-    future::join_all(asked)
-        .await
-        .into_iter()
-        .map(outcome)
-        .collect()
+    let asked: Vec<_> = requests.iter().map(|request| requester.request(request.outgoing.clone())).collect();
+    future::join_all(asked).await.into_iter().map(outcome).collect()
 }
 
 fn outcome(

@@ -50,21 +50,11 @@ impl Classified for SignalError {
 }
 
 /// Publishes a signal; the same id is the same signal.
-pub(super) async fn give(
-    project: &Project,
-    run: RunId,
-    id: EventId,
-    signal: &Signal,
-) -> Result<(), SignalError> {
+pub(super) async fn give(project: &Project, run: RunId, id: EventId, signal: &Signal) -> Result<(), SignalError> {
     let name = Token::try_new(signal.kind()).map_err(SignalError::Name)?;
     let envelope = Envelope::new(id, signal.kind(), SOURCE, kit::clock::now());
-    let outgoing = Outgoing::json(Subject::Signal(run, name), envelope, signal)
-        .map_err(SignalError::Encode)?;
-    project
-        .bus
-        .publish(&outgoing)
-        .await
-        .map_err(SignalError::Publish)?;
+    let outgoing = Outgoing::json(Subject::Signal(run, name), envelope, signal).map_err(SignalError::Encode)?;
+    project.bus.publish(&outgoing).await.map_err(SignalError::Publish)?;
     Ok(())
 }
 
@@ -76,9 +66,7 @@ pub(super) async fn give_if_open(
     signal: &Signal,
 ) -> Result<(), SignalError> {
     match project.journal.last(run).await.map_err(SignalError::Read)? {
-        Some(last) if !last.is_end() && !last.has("archived") => {
-            give(project, run, id, signal).await
-        }
+        Some(last) if !last.is_end() && !last.has("archived") => give(project, run, id, signal).await,
         _ => Ok(()),
     }
 }

@@ -16,33 +16,11 @@ async fn small_world() -> (World, Person, String, String, Log) {
     let ada = world.person("ada").await;
     let crew = world.crew_id();
     let invite = [crew.as_str()];
-    let room = ada
-        .create_room(NewRoom {
-            name: "work",
-            invite: &invite,
-            ..NewRoom::default()
-        })
-        .await
-        .unwrap();
-    let audit = ada
-        .create_room(NewRoom {
-            name: "audit",
-            invite: &invite,
-            ..NewRoom::default()
-        })
-        .await
-        .unwrap();
+    let room = ada.create_room(NewRoom { name: "work", invite: &invite, ..NewRoom::default() }).await.unwrap();
+    let audit = ada.create_room(NewRoom { name: "audit", invite: &invite, ..NewRoom::default() }).await.unwrap();
     let rooms = [
-        Room {
-            name: "work",
-            id: room.clone(),
-            mode: "mention",
-        },
-        Room {
-            name: "audit",
-            id: audit.clone(),
-            mode: "listen",
-        },
+        Room { name: "work", id: room.clone(), mode: "mention" },
+        Room { name: "audit", id: audit.clone(), mode: "listen" },
     ];
     world.write_project(&[ada.id()], &rooms);
     world.start_runner().await;
@@ -59,23 +37,13 @@ async fn a_message_becomes_a_run_and_its_answer_stands_in_the_thread() {
     ada.say(&room, "nice weather").await.unwrap();
     let question = ada.say(&room, "@lead how are you?").await.unwrap();
     let reply = ada.wait_for_reply(&room, &question, WITHIN).await.unwrap();
-    assert!(
-        reply
-            .text
-            .starts_with("answer: @lead how are you?\n\n---\n\n*lead · [run "),
-        "{}",
-        reply.text
-    );
+    assert!(reply.text.starts_with("answer: @lead how are you?\n\n---\n\n*lead · [run "), "{}", reply.text);
     assert!(
         reply.text.contains("](https://console.test/runs/") && reply.text.contains(" · 1.5 s · "),
         "{}",
         reply.text
     );
-    assert!(
-        reply.text.ends_with("rehearsal, no model was asked*"),
-        "{}",
-        reply.text
-    );
+    assert!(reply.text.ends_with("rehearsal, no model was asked*"), "{}", reply.text);
 
     let runs = log.runs().await;
     assert_eq!(runs.len(), 1);
@@ -84,26 +52,14 @@ async fn a_message_becomes_a_run_and_its_answer_stands_in_the_thread() {
     assert!(
         matches!(&requested.trigger, Trigger::Chat { event_id, sender, .. } if *event_id == question && sender == ada.id())
     );
-    let delivered = until("delivered is in the log", || async {
-        log.signals("delivered").await.into_iter().next()
-    })
-    .await;
+    let delivered =
+        until("delivered is in the log", || async { log.signals("delivered").await.into_iter().next() }).await;
     assert_eq!(delivered.run_id(), Some(*run));
-    let schemas::Signal::Delivered(Delivered { external_id, .. }) = delivered.decode().unwrap()
-    else {
-        panic!()
-    };
+    let schemas::Signal::Delivered(Delivered { external_id, .. }) = delivered.decode().unwrap() else { panic!() };
     assert_eq!(external_id, reply.event_id);
 
-    let line = ada
-        .wait_for(&audit, WITHIN, |line| line.kind == "m.notice")
-        .await
-        .unwrap();
-    assert!(
-        line.text.starts_with("✓ **lead** finished") && line.text.contains(&run.to_string()),
-        "{}",
-        line.text
-    );
+    let line = ada.wait_for(&audit, WITHIN, |line| line.kind == "m.notice").await.unwrap();
+    assert!(line.text.starts_with("✓ **lead** finished") && line.text.contains(&run.to_string()), "{}", line.text);
     assert_eq!(line.thread, None);
     world.end().await;
 }
@@ -112,25 +68,12 @@ async fn a_message_becomes_a_run_and_its_answer_stands_in_the_thread() {
 async fn two_names_are_two_runs_and_one_that_may_not_is_parked_and_told() {
     let (world, ada, room, _, log) = small_world().await;
     let both = ada.say(&room, "@lead @scout compare").await.unwrap();
-    until("both answered", || async {
-        (ada.thread(&room, &both).await.unwrap().len() == 2).then_some(())
-    })
-    .await;
+    until("both answered", || async { (ada.thread(&room, &both).await.unwrap().len() == 2).then_some(()) }).await;
     let wrong = ada.say(&room, "@coder fix it").await.unwrap();
     let told = ada.wait_for_reply(&room, &wrong, WITHIN).await.unwrap();
     assert_eq!(told.kind, "m.notice");
-    assert!(
-        told.text
-            .contains("**coder** may not be woken in this room"),
-        "{}",
-        told.text
-    );
-    let agents: Vec<String> = log
-        .runs()
-        .await
-        .values()
-        .map(|run| run.agent.to_string())
-        .collect();
+    assert!(told.text.contains("**coder** may not be woken in this room"), "{}", told.text);
+    let agents: Vec<String> = log.runs().await.values().map(|run| run.agent.to_string()).collect();
     assert_eq!(agents.len(), 2);
     assert!(agents.contains(&"lead".to_owned()) && agents.contains(&"scout".to_owned()));
     let dead = log.all("DEAD", schemas::subject::filter::DEAD).await;
@@ -146,44 +89,21 @@ async fn edits_and_redactions_reach_the_run_they_are_about() {
     let late = ada.say(&room, "how are you?").await.unwrap();
     ada.edit(&room, &late, "@lead how are you?").await.unwrap();
     let reply = ada.wait_for_reply(&room, &late, WITHIN).await.unwrap();
-    assert!(
-        reply.text.starts_with("answer: @lead how are you?"),
-        "{}",
-        reply.text
-    );
+    assert!(reply.text.starts_with("answer: @lead how are you?"), "{}", reply.text);
 
     // A run under way is told of the edit, and called off when the message is taken back.
     let held = ada.say(&room, "hold on, @lead").await.unwrap();
-    until("the run is requested", || async {
-        (log.runs().await.len() == 2).then_some(())
-    })
-    .await;
-    ada.edit(&room, &held, "hold on longer, @lead")
-        .await
-        .unwrap();
-    let told = until("the edit is told", || async {
-        log.signals("message").await.into_iter().next()
-    })
-    .await;
-    let schemas::Signal::Message(message) = told.decode().unwrap() else {
-        panic!()
-    };
+    until("the run is requested", || async { (log.runs().await.len() == 2).then_some(()) }).await;
+    ada.edit(&room, &held, "hold on longer, @lead").await.unwrap();
+    let told = until("the edit is told", || async { log.signals("message").await.into_iter().next() }).await;
+    let schemas::Signal::Message(message) = told.decode().unwrap() else { panic!() };
     assert!(message.text.preview().contains("hold on longer, @lead"));
     ada.redact(&room, &held).await.unwrap();
-    let cancelled = until("the run is called off", || async {
-        log.signals("cancel").await.into_iter().next()
-    })
-    .await;
+    let cancelled = until("the run is called off", || async { log.signals("cancel").await.into_iter().next() }).await;
     assert_eq!(cancelled.run_id(), told.run_id());
     // The run that had ended was told nothing.
     assert_eq!(log.runs().await.len(), 2);
-    assert_eq!(
-        (
-            log.signals("message").await.len(),
-            log.signals("cancel").await.len()
-        ),
-        (1, 1)
-    );
+    assert_eq!((log.signals("message").await.len(), log.signals("cancel").await.len()), (1, 1));
     world.end().await;
 }
 
@@ -197,21 +117,12 @@ async fn a_follow_up_goes_to_the_threads_own_agent_with_what_was_said() {
         "m.relates_to": { "rel_type": "m.thread", "event_id": root },
     });
     ada.send(&room, content).await.unwrap();
-    until("answered twice", || async {
-        (ada.thread(&room, &root).await.unwrap().len() == 3).then_some(())
-    })
-    .await;
+    until("answered twice", || async { (ada.thread(&room, &root).await.unwrap().len() == 3).then_some(()) }).await;
     let runs = log.runs().await;
-    let follow_up = runs
-        .values()
-        .find(|run| run.prompt.preview() == "and the pipe?")
-        .unwrap();
+    let follow_up = runs.values().find(|run| run.prompt.preview() == "and the pipe?").unwrap();
     assert_eq!(follow_up.agent.as_str(), "scout");
     let context = follow_up.context.as_ref().unwrap().preview();
-    assert!(
-        context.contains("look at the fountain") && context.contains("answer: "),
-        "{context}"
-    );
+    assert!(context.contains("look at the fountain") && context.contains("answer: "), "{context}");
     assert!(!context.contains("and the pipe?"), "{context}");
     world.end().await;
 }
@@ -224,58 +135,28 @@ async fn the_terminal_is_a_channel_like_any_other() {
     let event = kit::clock::uuid7();
     let runs = until("the bridge listens", || async {
         let mut session = Session::open(&bus, kit::clock::uuid4()).await.unwrap();
-        session
-            .say(
-                kit::clock::uuid7(),
-                "local",
-                "hold: is anybody there?",
-                kit::clock::now(),
-            )
-            .await
-            .ok()
+        session.say(kit::clock::uuid7(), "local", "hold: is anybody there?", kit::clock::now()).await.ok()
     })
     .await;
     assert_eq!(runs.len(), 1);
-    let started = session
-        .say(event, "local", "@scout hello", kit::clock::now())
-        .await
-        .unwrap();
-    let said = tokio::time::timeout(WITHIN, session.next())
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(
-        said.text.starts_with("answer: @scout hello"),
-        "{}",
-        said.text
-    );
+    let started = session.say(event, "local", "@scout hello", kit::clock::now()).await.unwrap();
+    let said = tokio::time::timeout(WITHIN, session.next()).await.unwrap().unwrap();
+    assert!(said.text.starts_with("answer: @scout hello"), "{}", said.text);
     assert_eq!(said.run_id, Some(started[0].run_id));
     // The same message again is the same run.
-    let again = session
-        .say(event, "local", "@scout hello", kit::clock::now())
-        .await
-        .unwrap();
+    let again = session.say(event, "local", "@scout hello", kit::clock::now()).await.unwrap();
     assert_eq!(again[0].run_id, started[0].run_id);
     assert_eq!(log.runs().await.len(), 2);
-    until("delivered is in the log", || async {
-        (!log.signals("delivered").await.is_empty()).then_some(())
-    })
-    .await;
+    until("delivered is in the log", || async { (!log.signals("delivered").await.is_empty()).then_some(()) }).await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_is_split() {
     let (world, ada, room, _, _log) = small_world().await;
-    let text = format!(
-        "@lead {}",
-        "one two three four five six seven. ".repeat(400)
-    );
+    let text = format!("@lead {}", "one two three four five six seven. ".repeat(400));
     let question = ada.say(&room, &text).await.unwrap();
-    until("two parts", || async {
-        (ada.thread(&room, &question).await.unwrap().len() == 2).then_some(())
-    })
-    .await;
+    until("two parts", || async { (ada.thread(&room, &question).await.unwrap().len() == 2).then_some(()) }).await;
     let parts = ada.thread(&room, &question).await.unwrap();
     assert!(!parts[0].text.contains("---") && parts[1].text.contains("*lead · "));
     world.end().await;

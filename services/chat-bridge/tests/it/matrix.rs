@@ -13,7 +13,7 @@ use chat_bridge::{
         rules::{Listen, RoomRules, Rules, Senders},
     },
     health::Health,
-    ports::{Body, Deliver as _, Outgoing, Receive as _},
+    ports::{Body, Deliver as _, Outgoing, Receive as _, ReceiveError},
 };
 use kit::crew::{Login, Matrix, Mode, Room, RoomAddress, SecretRef, UserPattern};
 use schemas::AgentName;
@@ -34,6 +34,7 @@ struct World {
     ada: Person,
     room: String,
     limit: u32,
+    stalled_after: Duration,
 }
 
 impl World {
@@ -42,12 +43,7 @@ impl World {
         let password = synapse.register("crew").await.unwrap();
         let ada = person(&synapse, "ada").await;
         let crew = synapse.user_id("crew");
-        let room = NewRoom {
-            name: "work",
-            encrypted,
-            invite: &[&crew],
-            ..NewRoom::default()
-        };
+        let room = NewRoom { name: "work", encrypted, invite: &[&crew], ..NewRoom::default() };
         let room = ada.create_room(room).await.unwrap();
         Self {
             synapse,
@@ -56,7 +52,12 @@ impl World {
             ada,
             room,
             limit: matrix::TIMELINE_LIMIT,
+            stalled_after: matrix::STALLED_AFTER,
         }
+    }
+
+    fn crew_id(&self) -> String {
+        self.synapse.user_id("crew")
     }
 
     fn settings(&self) -> Settings {
@@ -67,14 +68,11 @@ impl World {
             agents: BTreeSet::from([lead.clone()]),
             default_agent: Some(lead.clone()),
         };
-        let allow = vec![
-            UserPattern::new("@ada:nightcrew.test"),
-            UserPattern::new("@ben:nightcrew.test"),
-        ];
+        let allow = vec![UserPattern::new("@ada:nightcrew.test"), UserPattern::new("@ben:nightcrew.test")];
         Settings {
             matrix: Matrix {
                 homeserver: self.synapse.url(),
-                user: self.synapse.user_id("crew"),
+                user: self.crew_id(),
                 login: Login::Password(SecretRef::Env("PASSWORD".to_owned())),
                 rooms: vec![Room {
                     name: "work".to_owned(),
@@ -95,6 +93,7 @@ impl World {
             folder: self.folder.path().to_owned(),
             env: Arc::new(move |name| (name == "PASSWORD").then(|| password.clone())),
             timeline_limit: self.limit,
+            stalled_after: self.stalled_after,
         }
     }
 
@@ -113,18 +112,11 @@ impl Bridge {
     fn open(settings: Settings) -> Self {
         let checks = kit::service::Health::new("chat-bridge");
         let (receiver, sender) = matrix::open(settings, Health::new(checks.clone())).unwrap();
-        Self {
-            receiver,
-            sender,
-            checks,
-        }
+        Self { receiver, sender, checks }
     }
 
     /// Reads, committing, until a batch meets `done`; gives all messages, the last batch not committed.
-    async fn read_until(
-        &mut self,
-        done: impl Fn(&[IncomingMessage]) -> bool,
-    ) -> Vec<IncomingMessage> {
+    async fn read_until(&mut self, done: impl Fn(&[IncomingMessage]) -> bool) -> Vec<IncomingMessage> {
         let mut all = Vec::new();
         let work = async {
             loop {
@@ -139,16 +131,12 @@ impl Bridge {
                 self.receiver.commit(&[]).await.unwrap();
             }
         };
-        tokio::time::timeout(WITHIN, work)
-            .await
-            .unwrap_or_else(|_| panic!("not read in time"));
+        tokio::time::timeout(WITHIN, work).await.unwrap_or_else(|_| panic!("not read in time"));
         all
     }
 
     async fn read_texts(&mut self, wanted: &str) -> Vec<String> {
-        let messages = self
-            .read_until(|all| texts(all).iter().any(|text| text == wanted))
-            .await;
+        let messages = self.read_until(|all| texts(all).iter().any(|text| text == wanted)).await;
         texts(&messages)
     }
 
@@ -171,9 +159,7 @@ impl Bridge {
 
 async fn person(synapse: &Synapse, name: &str) -> Person {
     let password = synapse.register(name).await.unwrap();
-    Person::log_in(&synapse.url(), name, &password)
-        .await
-        .unwrap()
+    Person::log_in(&synapse.url(), name, &password).await.unwrap()
 }
 
 fn texts(messages: &[IncomingMessage]) -> Vec<String> {

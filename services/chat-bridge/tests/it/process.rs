@@ -30,18 +30,9 @@ pub(crate) struct BridgeProcess {
 impl BridgeProcess {
     /// Starts it.
     pub(crate) fn start(url: &str, creds: &Path, project: &Path, state: &Path) -> Self {
-        let place = [
-            url,
-            &creds.display().to_string(),
-            &project.display().to_string(),
-            &state.display().to_string(),
-        ];
+        let place = [url, &creds.display().to_string(), &project.display().to_string(), &state.display().to_string()];
         std::fs::create_dir_all(state).unwrap();
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(state.join("bridge.log"))
-            .unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(state.join("bridge.log")).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "process::bridge_of_another_test", "--nocapture"])
             .env(VARIABLE, place.join("\n"))
@@ -85,9 +76,7 @@ fn bridge_of_another_test() {
 }
 
 async fn serve(place: &[PathBuf]) {
-    let [url, creds, project, state] = place else {
-        panic!("not a place: {place:?}")
-    };
+    let [url, creds, project, state] = place else { panic!("not a place: {place:?}") };
     let bus = BusConfig {
         urls: vec![url.display().to_string()],
         creds: Some(creds.clone()),
@@ -96,13 +85,8 @@ async fn serve(place: &[PathBuf]) {
     };
     let bus = Bus::connect(&bus).await.unwrap();
     let crew = Arc::new(Crew::load(project).unwrap());
-    let config = Config {
-        folder: state.clone(),
-        env: Env::default(),
-    };
+    let config = Config { folder: state.clone(), env: Env::default() };
     let context = Context::new("chat-bridge");
-    chat_bridge::run(config, Deps { bus, crew }, context.clone())
-        .await
-        .unwrap();
+    chat_bridge::run(config, Deps { bus, crew }, context.clone()).await.unwrap();
     panic!("the bridge ended: {:?}", context.ended());
 }

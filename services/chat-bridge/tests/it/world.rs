@@ -54,20 +54,12 @@ impl World {
         let (bus, synapse) = tokio::join!(TestBus::with_streams(), Synapse::start_with(limits));
         let synapse = synapse.unwrap();
         let password = synapse.register("crew").await.unwrap();
-        Self {
-            bus,
-            synapse,
-            runner: None,
-            bridge: None,
-            password,
-        }
+        Self { bus, synapse, runner: None, bridge: None, password }
     }
 
     pub(crate) async fn person(&self, name: &str) -> Person {
         let password = self.synapse.register(name).await.unwrap();
-        Person::log_in(&self.synapse.url(), name, &password)
-            .await
-            .unwrap()
+        Person::log_in(&self.synapse.url(), name, &password).await.unwrap()
     }
 
     pub(crate) fn crew_id(&self) -> String {
@@ -80,11 +72,8 @@ impl World {
         std::fs::create_dir_all(&folder).unwrap();
         let mut list = String::new();
         for room in rooms {
-            let agents = if room.mode == "listen" {
-                ""
-            } else {
-                "\n        agents: [lead, scout]\n        default: lead"
-            };
+            let agents =
+                if room.mode == "listen" { "" } else { "\n        agents: [lead, scout]\n        default: lead" };
             write!(
                 list,
                 "\n      - name: {}\n        id: \"{}\"\n        mode: {}{agents}",
@@ -93,11 +82,7 @@ impl World {
             .unwrap();
         }
         let allow: Vec<String> = allow.iter().map(|user| format!("\"{user}\"")).collect();
-        let audit = if rooms.iter().any(|room| room.name == "audit") {
-            "\n    audit_room: audit"
-        } else {
-            ""
-        };
+        let audit = if rooms.iter().any(|room| room.name == "audit") { "\n    audit_room: audit" } else { "" };
         let team = format!(
             "project: {}\ntime_zone: UTC\nagents:\n  - name: lead\n  - name: scout\n  - name: coder\nchannels:\n  \
              terminal:\n    allow: local\n    agents: [lead, scout]\n    default: lead\n  matrix:\n    homeserver: {}\n    \
@@ -118,17 +103,10 @@ impl World {
         write("team.yaml", &team);
         write("models.yaml", models);
         write("password", &self.password);
-        let names: Vec<&str> = rooms
-            .iter()
-            .filter(|room| room.mode != "listen")
-            .map(|room| room.name)
-            .collect();
+        let names: Vec<&str> = rooms.iter().filter(|room| room.mode != "listen").map(|room| room.name).collect();
         for agent in ["lead", "scout", "coder"] {
-            let rooms = if agent == "coder" {
-                "terminal".to_owned()
-            } else {
-                format!("terminal, {}", names.join(", "))
-            };
+            let rooms =
+                if agent == "coder" { "terminal".to_owned() } else { format!("terminal, {}", names.join(", ")) };
             let scope = format!(
                 "harness: native\nlifecycle: resident\nmodels: [play]\ntools: [read]\nrooms: [{rooms}]\nrepositories: []\n"
             );
@@ -141,19 +119,15 @@ impl World {
         self.bus.folder().join("project")
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.bus.folder().join("state")
     }
 
     /// Starts the bridge in this process.
     pub(crate) async fn start_bridge(&mut self) -> Context {
         let bus = self.bus.bus(Service::ChatBridge).await;
-        let crew =
-            Arc::new(Crew::load(self.project()).unwrap_or_else(|problems| panic!("{problems:#?}")));
-        let config = Config {
-            folder: self.state(),
-            env: Env::default(),
-        };
+        let crew = Arc::new(Crew::load(self.project()).unwrap_or_else(|problems| panic!("{problems:#?}")));
+        let config = Config { folder: self.state(), env: Env::default() };
         let context = Context::new("chat-bridge");
         let service = chat_bridge::run(config, Deps { bus, crew }, context.clone());
         context.spawn_vital("service", service);
@@ -163,12 +137,7 @@ impl World {
 
     /// Starts the bridge as a process of its own.
     pub(crate) fn start_bridge_process(&self) -> BridgeProcess {
-        BridgeProcess::start(
-            &self.bus.url(),
-            &self.bus.creds(Service::ChatBridge),
-            &self.project(),
-            &self.state(),
-        )
+        BridgeProcess::start(&self.bus.url(), &self.bus.creds(Service::ChatBridge), &self.project(), &self.state())
     }
 
     /// Starts a runner that answers every request with "answer: " and its prompt. A prompt that begins with `hold` is
@@ -176,43 +145,25 @@ impl World {
     pub(crate) async fn start_runner(&mut self) {
         let bus = self.bus.bus(Service::AgentRunner).await;
         let context = Context::new("agent-runner");
-        let options = Options {
-            max_in_flight: 16,
-            progress_every: None,
-        };
+        let options = Options { max_in_flight: 16, progress_every: None };
         let journal = Journal::new(&bus);
-        consume::spawn(
-            &context,
-            &bus,
-            consumer::RUNNER_WAKE,
-            options,
-            move |delivery: Delivery| {
-                let journal = journal.clone();
-                async move { answer(&journal, &delivery.stored).await }
-            },
-        );
+        consume::spawn(&context, &bus, consumer::RUNNER_WAKE, options, move |delivery: Delivery| {
+            let journal = journal.clone();
+            async move { answer(&journal, &delivery.stored).await }
+        });
         self.runner = Some(context);
     }
 
     /// A reader of the log.
     pub(crate) async fn log(&self) -> Log {
-        Log {
-            bus: self.bus.bus(Service::RunCorrelator).await,
-        }
+        Log { bus: self.bus.bus(Service::RunCorrelator).await }
     }
 
     /// Ends what runs in this process, in order.
     pub(crate) async fn end(mut self) {
-        for context in [self.bridge.take(), self.runner.take()]
-            .into_iter()
-            .flatten()
-        {
+        for context in [self.bridge.take(), self.runner.take()].into_iter().flatten() {
             context.begin_shutdown();
-            assert!(
-                context.drain(WITHIN).await,
-                "{} did not end",
-                context.name()
-            );
+            assert!(context.drain(WITHIN).await, "{} did not end", context.name());
         }
     }
 }
@@ -220,52 +171,33 @@ impl World {
 /// Shows the log when the test fails, or with `--nocapture`.
 pub(crate) fn show_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter =
-        filter.unwrap_or_else(|_| "warn,chat_bridge=debug,matrix_sdk::http_client=off".into());
+    let filter = filter.unwrap_or_else(|_| "warn,chat_bridge=debug,matrix_sdk::http_client=off".into());
     // Only the first test of a process installs it.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_test_writer()
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 async fn answer(journal: &Journal, request: &Stored) -> Result<Fate, AppendError> {
     let decision: Decision = request.decode().unwrap();
-    let RunEvent::Requested(requested) = &decision.events[0] else {
-        panic!("no request: {decision:?}")
-    };
+    let RunEvent::Requested(requested) = &decision.events[0] else { panic!("no request: {decision:?}") };
     let text = requested.prompt.preview();
     if text.starts_with("hold") {
         return Ok(Fate::Ack);
     }
     let run = request.run_id().unwrap();
-    let totals = Totals {
-        model_calls: 1,
-        millis: 1500,
-        ..Totals::default()
-    };
+    let totals = Totals { model_calls: 1, millis: 1500, ..Totals::default() };
     let said = format!("answer: {text}");
     let events = vec![
         RunEvent::MessageSent(MessageSent {
             to: requested.reply_to.clone().unwrap(),
             text: said.clone().into(),
-            footer: Footer {
-                agent: requested.agent.clone(),
-                run_id: run,
-                totals,
-                rehearsal: true,
-            },
+            footer: Footer { agent: requested.agent.clone(), run_id: run, totals, rehearsal: true },
         }),
-        RunEvent::Finished(Finished {
-            answer: said.into(),
-            totals,
-        }),
+        RunEvent::Finished(Finished { answer: said.into(), totals }),
     ];
     let id = request.envelope.id.derive("answer");
     let envelope = Envelope::new(id, DECISION_TYPE, "test", kit::clock::now());
     let channel = Token::try_new(requested.reply_to.as_ref().unwrap().channel.clone()).unwrap();
-    let outgoing =
-        Outgoing::decision(Subject::Say(run, channel), envelope, &Decision { events }).unwrap();
+    let outgoing = Outgoing::decision(Subject::Say(run, channel), envelope, &Decision { events }).unwrap();
     match journal.append(run, request.sequence, outgoing).await {
         Ok(_) | Err(AppendError::Conflict { .. }) => Ok(Fate::Ack),
         Err(error) => Err(error),
@@ -281,9 +213,7 @@ impl Log {
     /// What is stored under a filter, in order.
     pub(crate) async fn all(&self, stream: &str, filter: &str) -> Vec<Stored> {
         let page = self.bus.scan_all(stream, filter, 1).await.unwrap();
-        page.iter()
-            .map(|message| message.stored().unwrap())
-            .collect()
+        page.iter().map(|message| message.stored().unwrap()).collect()
     }
 
     /// Every run that was requested.
@@ -307,9 +237,7 @@ impl Log {
     /// Every signal of a kind.
     pub(crate) async fn signals(&self, kind: &str) -> Vec<Stored> {
         let all = self.all(STREAM, filter::SIGNALS).await;
-        all.into_iter()
-            .filter(|stored| stored.envelope.kind == kind)
-            .collect()
+        all.into_iter().filter(|stored| stored.envelope.kind == kind).collect()
     }
 }
 
@@ -320,10 +248,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: im
         if let Some(found) = look().await {
             return found;
         }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "not in time: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -17,14 +17,8 @@ pub(super) struct Mark<'a> {
 }
 
 /// Markdown as a message. `notice` is what bots say that nobody need be called for.
-pub(super) fn text(
-    markdown: &str,
-    notice: bool,
-    thread: Option<&OwnedEventId>,
-    mark: Mark<'_>,
-) -> Value {
-    let mut content =
-        json!({ "msgtype": if notice { "m.notice" } else { "m.text" }, "body": markdown });
+pub(super) fn text(markdown: &str, notice: bool, thread: Option<&OwnedEventId>, mark: Mark<'_>) -> Value {
+    let mut content = json!({ "msgtype": if notice { "m.notice" } else { "m.text" }, "body": markdown });
     if let Some(html) = TextMessageEventContent::markdown(markdown).formatted {
         content["format"] = json!("org.matrix.custom.html");
         content["formatted_body"] = json!(html.body);
@@ -73,22 +67,11 @@ mod tests {
     #[test]
     fn a_reply_stands_in_its_thread_calls_nobody_and_is_marked() {
         let root = OwnedEventId::try_from("$root").unwrap();
-        let content = text(
-            "**hi** @room",
-            false,
-            Some(&root),
-            Mark {
-                id: "e/0",
-                run_id: None,
-            },
-        );
+        let content = text("**hi** @room", false, Some(&root), Mark { id: "e/0", run_id: None });
         assert_eq!(content["m.relates_to"]["rel_type"], "m.thread");
         assert_eq!(content["m.relates_to"]["event_id"], "$root");
         assert_eq!(content["m.mentions"], json!({}));
-        assert_eq!(
-            content["formatted_body"].as_str().map(str::trim),
-            Some("<strong>hi</strong> @room")
-        );
+        assert_eq!(content["formatted_body"].as_str().map(str::trim), Some("<strong>hi</strong> @room"));
         assert_eq!(id_of(&content), Some("e/0"));
     }
 }

@@ -1,15 +1,17 @@
 //! Events that a sync response left out.
 
-use jiff::Timestamp;
 use matrix_sdk::{
     Room,
     deserialized_responses::TimelineEvent,
     room::{IncludeRelations, MessagesOptions, RelationsOptions},
-    ruma::{OwnedEventId, UInt, UserId, api::Direction, events::relation::RelationType},
+    ruma::{OwnedEventId, UInt, api::Direction, events::relation::RelationType},
 };
 
 use super::translate;
-use crate::{domain::catch_up, ports::ThreadLine};
+use crate::{
+    domain::catch_up::{self, Origin},
+    ports::ThreadLine,
+};
 
 /// Events of one request; Synapse gives no more than a thousand and a hundred is its usual page.
 const PAGE: u32 = 100;
@@ -57,12 +59,11 @@ pub(super) async fn catch_up(
     room: &Room,
     newest: &[TimelineEvent],
     prev_batch: Option<&str>,
-    me: &UserId,
-    now: Timestamp,
+    origin: Origin,
 ) -> matrix_sdk::Result<Vec<TimelineEvent>> {
     let begins = |event: &TimelineEvent| {
-        let (mark, at) = translate::mark(event, me);
-        catch_up::begins_after(mark, at, now)
+        let (mark, at) = translate::mark(event, room.own_user_id());
+        catch_up::begins_after(mark, at, origin)
     };
     if let Some(at) = newest.iter().rposition(begins) {
         return Ok(newest[at + 1..].to_vec());
@@ -168,12 +169,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(room: &'a Room, from: Option<&str>, to: Option<&str>) -> Self {
-        Self {
-            room,
-            from: from.map(ToOwned::to_owned),
-            to: to.map(ToOwned::to_owned),
-            done: false,
-        }
+        Self { room, from: from.map(ToOwned::to_owned), to: to.map(ToOwned::to_owned), done: false }
     }
 
     /// The next events, newest first; nothing at the end.

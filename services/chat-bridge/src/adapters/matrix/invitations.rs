@@ -16,11 +16,7 @@ pub(super) async fn settle(client: &Client, rules: &Rules) {
         };
         let inviter = invite.inviter_id;
         let allowed = rules.senders.allow(inviter.as_str());
-        let done = if allowed {
-            room.join().await
-        } else {
-            room.leave().await
-        };
+        let done = if allowed { room.join().await } else { room.leave().await };
         match done {
             Ok(()) => {
                 tracing::info!(room = %room.room_id(), %inviter, joined = allowed, "invitation settled");
@@ -42,12 +38,7 @@ pub(super) async fn join_configured(client: &Client, rooms: &Rooms) {
         match client.join_room_by_id(&id).await {
             Ok(_) => tracing::info!(room = %id, "joined"),
             // A closed room: somebody has to invite us.
-            Err(error)
-                if matches!(
-                    error.client_api_error_kind(),
-                    Some(ErrorKind::Forbidden | ErrorKind::NotFound)
-                ) =>
-            {
+            Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::Forbidden | ErrorKind::NotFound)) => {
                 tracing::warn!(room = %id, "an allowed person must invite the crew into this room");
             }
             Err(error) => tracing::warn!(room = %id, %error, "not joined"),

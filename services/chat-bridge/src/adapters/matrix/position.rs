@@ -18,16 +18,26 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "position.json";
 
 /// How far the rooms were read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     /// The sync token up to which everything has had its consequences.
     pub(super) since: Option<String>,
+    /// When reading began without a position; kept before anything is read.
+    #[serde(default)]
+    pub(super) begun: Timestamp,
     /// The rooms whose events up to `since` were read.
     #[serde(default)]
     pub(super) rooms: BTreeSet<OwnedRoomId>,
     /// Messages whose keys are missing.
     #[serde(default)]
     pub(super) unreadable: BTreeMap<OwnedEventId, Unreadable>,
+}
+
+impl Position {
+    /// That of somebody who has read nothing.
+    pub(super) fn beginning(now: Timestamp) -> Self {
+        Self { since: None, begun: now, rooms: BTreeSet::new(), unreadable: BTreeMap::new() }
+    }
 }
 
 /// A message whose key is missing.
@@ -51,26 +61,25 @@ pub(super) struct PositionFile {
 
 impl PositionFile {
     pub(super) fn in_folder(folder: &Path) -> Self {
-        Self {
-            path: folder.join(FILE),
-        }
+        Self { path: folder.join(FILE) }
     }
 
-    /// What was kept; the beginning when nothing was.
-    pub(super) fn load(&self) -> io::Result<Position> {
+    /// What was kept; the beginning, kept from now on, when nothing was.
+    pub(super) fn load(&self, now: Timestamp) -> io::Result<Position> {
         match fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Position::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let beginning = Position::beginning(now);
+                self.save(&beginning)?;
+                Ok(beginning)
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Keeps `position`, on disk when this returns.
     pub(super) fn save(&self, position: &Position) -> io::Result<()> {
-        replace(
-            &self.path,
-            &serde_json::to_vec(position).map_err(io::Error::other)?,
-        )
+        replace(&self.path, &serde_json::to_vec(position).map_err(io::Error::other)?)
     }
 }
 
@@ -94,20 +103,26 @@ mod tests {
     fn a_position_is_kept_and_a_missing_one_is_the_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let file = PositionFile::in_folder(folder.path());
-        assert_eq!(file.load().unwrap(), Position::default());
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let beginning = file.load(now).unwrap();
+        assert_eq!(beginning, Position::beginning(now));
+        // The beginning stays where it was.
+        let later = now + jiff::SignedDuration::from_secs(1);
+        assert_eq!(file.load(later).unwrap(), beginning);
         let position = Position {
             since: Some("s1".to_owned()),
             rooms: [OwnedRoomId::try_from("!a:x").unwrap()].into(),
-            unreadable: BTreeMap::new(),
+            ..beginning
         };
         file.save(&position).unwrap();
-        assert_eq!(file.load().unwrap(), position);
+        assert_eq!(file.load(later).unwrap(), position);
     }
 
     #[test]
     fn a_damaged_file_is_an_error_and_not_the_beginning() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), "{").unwrap();
-        assert!(PositionFile::in_folder(folder.path()).load().is_err());
+        let file = PositionFile::in_folder(folder.path());
+        assert!(file.load(Timestamp::UNIX_EPOCH).is_err());
     }
 }

@@ -15,7 +15,10 @@ use super::{
     unreadable,
 };
 use crate::{
-    domain::inbound::{IncomingMessage, Kind, Tell},
+    domain::{
+        catch_up::Origin,
+        inbound::{IncomingMessage, Kind, Tell},
+    },
     health::Health,
     ports::Batch,
 };
@@ -31,42 +34,24 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// Everything that a response leads to, and the position behind it.
-    pub(super) async fn read(
-        &self,
-        client: &Client,
-        response: &SyncResponse,
-    ) -> matrix_sdk::Result<(Batch, Position)> {
-        let mut position = Position {
-            since: Some(response.next_batch.clone()),
-            ..self.position.clone()
-        };
+    pub(super) async fn read(&self, client: &Client, response: &SyncResponse) -> matrix_sdk::Result<(Batch, Position)> {
+        let mut position = Position { since: Some(response.next_batch.clone()), ..self.position.clone() };
         let mut batch = Batch::default();
         for (id, update) in &response.rooms.joined {
             let Some(room) = client.get_room(id) else {
                 continue;
             };
             let name = self.rooms.name(id);
-            let events = self
-                .events(&room, update, name.as_deref(), &mut batch)
-                .await?;
+            let events = self.events(&room, update, name.as_deref(), &mut batch).await?;
             for event in &events {
-                self.take(&room, name.as_deref(), event, &mut batch, &mut position)
-                    .await?;
+                self.take(&room, name.as_deref(), event, &mut batch, &mut position).await?;
             }
             position.rooms.insert(id.clone());
         }
         for id in response.rooms.left.keys() {
             position.rooms.remove(id);
         }
-        unreadable::retry(
-            client,
-            self.rooms,
-            self.health,
-            &mut position,
-            &mut batch,
-            kit::clock::now(),
-        )
-        .await;
+        unreadable::retry(client, self.rooms, self.health, &mut position, &mut batch, kit::clock::now()).await;
         Ok((batch, position))
     }
 
@@ -79,22 +64,16 @@ impl Reader<'_> {
         batch: &mut Batch,
     ) -> matrix_sdk::Result<Vec<TimelineEvent>> {
         let timeline = &update.timeline;
-        let since = self
-            .position
-            .since
-            .as_deref()
-            .filter(|_| self.position.rooms.contains(room.room_id()));
+        let since = self.position.since.as_deref().filter(|_| self.position.rooms.contains(room.room_id()));
         let Some(since) = since else {
             let prev_batch = timeline.prev_batch.as_deref().filter(|_| timeline.limited);
-            let me = room.own_user_id();
-            return history::catch_up(room, &timeline.events, prev_batch, me, kit::clock::now())
-                .await;
+            let origin = match self.position.since {
+                Some(_) => Origin::NewRoom,
+                None => Origin::NoPosition { begun: self.position.begun },
+            };
+            return history::catch_up(room, &timeline.events, prev_batch, origin).await;
         };
-        let (true, Some(prev_batch), true) = (
-            timeline.limited,
-            timeline.prev_batch.as_deref(),
-            name.is_some(),
-        ) else {
+        let (true, Some(prev_batch), true) = (timeline.limited, timeline.prev_batch.as_deref(), name.is_some()) else {
             return Ok(timeline.events.clone());
         };
         let mut gap = history::gap(room, since, prev_batch).await?;
@@ -122,19 +101,13 @@ impl Reader<'_> {
         position: &mut Position,
     ) -> matrix_sdk::Result<()> {
         if event.kind.is_utd() {
-            let heard = event
-                .sender()
-                .is_some_and(|sender| self.settings.rules.hears(name, sender.as_str()));
+            let heard = event.sender().is_some_and(|sender| self.settings.rules.hears(name, sender.as_str()));
             if heard {
                 unreadable::remember(event, room.room_id(), position, kit::clock::now());
             }
             return Ok(());
         }
-        let place = Place {
-            room: room.room_id().as_str(),
-            room_name: name,
-            me: room.own_user_id(),
-        };
+        let place = Place { room: room.room_id().as_str(), room_name: name, me: room.own_user_id() };
         if let Some(message) = translate::message(event, place)
             && let Some(message) = self.complete(room, message).await?
         {
@@ -145,40 +118,23 @@ impl Reader<'_> {
 
     /// An edit does not say in which thread it stands, and in an encrypted room the homeserver does not check whose
     /// message it replaces.
-    async fn complete(
-        &self,
-        room: &Room,
-        mut message: IncomingMessage,
-    ) -> matrix_sdk::Result<Option<IncomingMessage>> {
+    async fn complete(&self, room: &Room, mut message: IncomingMessage) -> matrix_sdk::Result<Option<IncomingMessage>> {
         let Kind::Edit { of } = &message.kind else {
             return Ok(Some(message));
         };
-        if !self
-            .settings
-            .rules
-            .hears(message.room_name.as_deref(), &message.sender)
-        {
+        if !self.settings.rules.hears(message.room_name.as_deref(), &message.sender) {
             return Ok(None);
         }
         let Ok(original) = OwnedEventId::try_from(of.as_str()) else {
             return Ok(None);
         };
         match room.event(&original, None).await {
-            Ok(original)
-                if original
-                    .sender()
-                    .is_some_and(|sender| sender.as_str() == message.sender) =>
-            {
+            Ok(original) if original.sender().is_some_and(|sender| sender.as_str() == message.sender) => {
                 message.thread_root = translate::thread_root(&original);
                 Ok(Some(message))
             }
             Ok(_) => Ok(None),
-            Err(error)
-                if matches!(
-                    error.client_api_error_kind(),
-                    Some(ErrorKind::NotFound | ErrorKind::Forbidden)
-                ) =>
-            {
+            Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -41,9 +41,6 @@ const LONG_POLL: Duration = Duration::from_secs(30);
 /// The same while a message waits for its key: soon enough to tell its room.
 const SHORT_POLL: Duration = Duration::from_secs(2);
 
-/// A sync that has not succeeded for this long is a stall: a long poll, its slack, and one more try.
-const STALLED_AFTER: Duration = Duration::from_secs(90);
-
 /// Health keys.
 const LOGIN: &str = "matrix login";
 const SYNC: &str = "matrix sync";
@@ -78,9 +75,10 @@ impl Receiver {
         health: Health,
         publish: watch::Sender<Option<Client>>,
     ) -> Result<Self, ReceiveError> {
+        health.starting(SYNC);
         let home = Home::open(&settings.folder).map_err(refused)?;
         let file = PositionFile::in_folder(&settings.folder);
-        let position = file.load().map_err(refused)?;
+        let position = file.load(kit::clock::now()).map_err(refused)?;
         Ok(Self {
             rooms,
             health,
@@ -100,12 +98,7 @@ impl Receiver {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader {
-            settings: &self.settings,
-            rooms: &self.rooms,
-            health: &self.health,
-            position: &self.position,
-        }
+        Reader { settings: &self.settings, rooms: &self.rooms, health: &self.health, position: &self.position }
     }
 
     /// The client, logged in.
@@ -113,13 +106,9 @@ impl Receiver {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        match self
-            .home
-            .log_in(&self.settings.matrix, &self.settings.env)
-            .await
-        {
+        match self.home.log_in(&self.settings.matrix, &self.settings.env).await {
             Ok(client) => {
-                self.health.clear(LOGIN);
+                self.health.works(LOGIN);
                 self.newly_logged_in = true;
                 self.publish.send_replace(Some(client.clone()));
                 self.client = Some(client.clone());
@@ -127,11 +116,7 @@ impl Receiver {
             }
             Err(error) => {
                 self.health.report(LOGIN, error.to_string());
-                Err(if error.is_transient() {
-                    unavailable(error)
-                } else {
-                    refused(error)
-                })
+                Err(if error.is_transient() { unavailable(error) } else { refused(error) })
             }
         }
     }
@@ -148,19 +133,15 @@ impl Receiver {
     }
 
     async fn sync(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
-        let mut settings = SyncSettings::new()
-            .filter(filter(self.settings.timeline_limit))
-            .timeout(self.poll());
+        let mut settings = SyncSettings::new().filter(filter(self.settings.timeline_limit)).timeout(self.poll());
         if let Some(since) = &self.position.since {
             // A new device knows no room yet: it needs their whole state with what happened since.
-            settings = settings
-                .token(since.clone())
-                .full_state(client.joined_rooms().is_empty());
+            settings = settings.token(since.clone()).full_state(client.joined_rooms().is_empty());
         } else {
             settings = settings.token(matrix_sdk::config::SyncToken::NoToken);
         }
         let mut sync = pin!(client.sync_once(settings));
-        let stalled_at = self.last_sync + STALLED_AFTER;
+        let stalled_at = self.last_sync + self.settings.stalled_after;
         let result = tokio::select! {
             result = &mut sync => result,
             () = tokio::time::sleep_until(stalled_at) => {
@@ -177,20 +158,18 @@ impl Receiver {
         }
     }
 
+    /// How long the homeserver may hold this sync open. The first one tells that all is well, so it does not wait.
     fn poll(&self) -> Duration {
-        if self.position.unreadable.values().any(|event| !event.told) {
-            SHORT_POLL
-        } else {
-            LONG_POLL
+        if self.newly_logged_in {
+            return Duration::ZERO;
         }
+        if self.position.unreadable.values().any(|event| !event.told) { SHORT_POLL } else { LONG_POLL }
     }
 
     fn synced(&mut self) {
-        if self.health.clear(SYNC) {
-            let text = format!(
-                "I could not read my rooms from {} until now. I am reading on from there.",
-                self.last_sync_at
-            );
+        if self.health.works(SYNC) {
+            let text =
+                format!("I could not read my rooms from {} until now. I am reading on from there.", self.last_sync_at);
             self.tell_operators(&format!("stalled/{}", self.last_sync_at), &text);
         }
         self.last_sync = Instant::now();
@@ -201,37 +180,26 @@ impl Receiver {
         if is_revoked(&error) {
             return self.revoked(error);
         }
-        if self.last_sync.elapsed() > STALLED_AFTER {
-            self.health.report(
-                SYNC,
-                format!("no sync since {}: {error}", self.last_sync_at),
-            );
+        if self.last_sync.elapsed() > self.settings.stalled_after {
+            self.health.report(SYNC, format!("no sync since {}: {error}", self.last_sync_at));
         }
         match (&error, error.client_api_error_kind()) {
             // The homeserver does not know our position, as after a restored backup.
-            (_, Some(ErrorKind::Unknown | ErrorKind::InvalidParam))
-                if self.position.since.is_some() =>
-            {
-                self.position = Position {
-                    unreadable: self.position.unreadable.clone(),
-                    ..Position::default()
-                };
+            (_, Some(ErrorKind::Unknown | ErrorKind::InvalidParam)) if self.position.since.is_some() => {
+                let unreadable = std::mem::take(&mut self.position.unreadable);
+                self.position = Position { unreadable, ..Position::beginning(kit::clock::now()) };
                 let text = "The homeserver does not know how far I had read. I go on with what is recent; check for messages without an answer.";
                 self.tell_operators(&format!("position/{}", self.last_sync_at), text);
                 unavailable(error)
             }
             // Nothing was processed.
             (Error::Http(_), _) => unavailable(error),
-            _ => ReceiveError::Broken {
-                channel: CHANNEL,
-                source: error.into(),
-            },
+            _ => ReceiveError::Broken { channel: CHANNEL, source: error.into() },
         }
     }
 
     fn revoked(&mut self, error: Error) -> ReceiveError {
-        self.health
-            .report(LOGIN, "the homeserver revoked our access token");
+        self.health.report(LOGIN, "the homeserver revoked our access token");
         self.client = None;
         self.publish.send_replace(None);
         if let Err(error) = self.home.revoke() {
@@ -303,12 +271,7 @@ impl Receive for Receiver {
         let room = client.get_room(id).ok_or_else(not_there)?;
         match history::thread(&room, root).await {
             // A thread whose root is gone or was never ours to see.
-            Err(error)
-                if matches!(
-                    error.client_api_error_kind(),
-                    Some(ErrorKind::NotFound | ErrorKind::Forbidden)
-                ) =>
-            {
+            Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
                 Ok(Vec::new())
             }
             lines => lines.map_err(unavailable),
@@ -321,18 +284,12 @@ fn filter(limit: u32) -> Filter {
     filter.presence.types = Some(Vec::new());
     filter.room.ephemeral.types = Some(Vec::new());
     filter.room.timeline.limit = Some(UInt::from(limit));
-    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
-        include_redundant_members: false,
-    };
+    filter.room.state.lazy_load_options = LazyLoadOptions::Enabled { include_redundant_members: false };
     Filter::FilterDefinition(filter)
 }
 
 impl From<LoginError> for ReceiveError {
     fn from(error: LoginError) -> Self {
-        if error.is_transient() {
-            unavailable(error)
-        } else {
-            refused(error)
-        }
+        if error.is_transient() { unavailable(error) } else { refused(error) }
     }
 }

@@ -24,31 +24,22 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) fn new(configured: &[Configured]) -> Self {
         let ids = configured.iter().filter_map(|room| match &room.address {
-            RoomAddress::Id(id) => {
-                Some((room.name.clone(), OwnedRoomId::try_from(id.as_str()).ok()?))
-            }
+            RoomAddress::Id(id) => Some((room.name.clone(), OwnedRoomId::try_from(id.as_str()).ok()?)),
             RoomAddress::Alias(_) => None,
         });
-        Self {
-            ids: Arc::new(RwLock::new(ids.collect())),
-            configured: Arc::new(configured.to_vec()),
-        }
+        Self { ids: Arc::new(RwLock::new(ids.collect())), configured: Arc::new(configured.to_vec()) }
     }
 
     /// The name of the room with this id.
     pub(super) fn name(&self, id: &RoomId) -> Option<String> {
         let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        ids.iter()
-            .find(|(_, known)| *known == id)
-            .map(|(name, _)| name.clone())
+        ids.iter().find(|(_, known)| *known == id).map(|(name, _)| name.clone())
     }
 
     /// The id of a room that is given by name or by id.
     pub(super) fn id(&self, name_or_id: &str) -> Option<OwnedRoomId> {
         let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        ids.get(name_or_id)
-            .cloned()
-            .or_else(|| OwnedRoomId::try_from(name_or_id).ok())
+        ids.get(name_or_id).cloned().or_else(|| OwnedRoomId::try_from(name_or_id).ok())
     }
 
     /// Asks for the ids of rooms that are given by alias. An alias that nobody has yet is asked for again next time.
@@ -66,8 +57,7 @@ impl Rooms {
                     let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
                     ids.insert(room.name.clone(), found.room_id);
                 }
-                Err(error)
-                    if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound)) => {}
+                Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -76,19 +66,11 @@ impl Rooms {
 
     /// The ids of all rooms that are known.
     pub(super) fn known(&self) -> Vec<OwnedRoomId> {
-        self.ids
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     fn unresolved(&self) -> Vec<&Configured> {
         let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        self.configured
-            .iter()
-            .filter(|room| !ids.contains_key(&room.name))
-            .collect()
+        self.configured.iter().filter(|room| !ids.contains_key(&room.name)).collect()
     }
 }

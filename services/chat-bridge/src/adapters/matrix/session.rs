@@ -117,28 +117,19 @@ pub(super) struct Home {
 impl Home {
     /// Takes the folder; fails when another process has it.
     pub(super) fn open(folder: &Path) -> Result<Self, LoginError> {
-        let failed = |source| LoginError::Folder {
-            folder: folder.to_owned(),
-            source,
-        };
+        let failed = |source| LoginError::Folder { folder: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(folder, mode).map_err(failed)?;
         let lock = File::create(folder.join(LOCK_FILE)).map_err(failed)?;
         lock.try_lock().map_err(|error| failed(error.into()))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
     /// Remembers that the homeserver ended the session in use.
     pub(super) fn revoke(&self) -> Result<(), LoginError> {
         if let Some(saved) = self.saved()? {
-            self.save(&Saved {
-                revoked: true,
-                ..saved
-            })?;
+            self.save(&Saved { revoked: true, ..saved })?;
         }
         Ok(())
     }
@@ -174,12 +165,7 @@ impl Home {
         Ok(client)
     }
 
-    async fn new_device(
-        &self,
-        matrix: &Matrix,
-        device: u32,
-        password: &SecretString,
-    ) -> Result<Client, LoginError> {
+    async fn new_device(&self, matrix: &Matrix, device: u32, password: &SecretString) -> Result<Client, LoginError> {
         let client = self.client(matrix, device).await?;
         client
             .matrix_auth()
@@ -189,15 +175,8 @@ impl Home {
             .await
             .map_err(|error| classify(error, matrix))?;
         let session = client.matrix_auth().session().ok_or(LoginError::NoSecret)?;
-        self.save(&Saved {
-            device,
-            session,
-            revoked: false,
-        })?;
-        client
-            .encryption()
-            .wait_for_e2ee_initialization_tasks()
-            .await;
+        self.save(&Saved { device, session, revoked: false })?;
+        client.encryption().wait_for_e2ee_initialization_tasks().await;
         tracing::info!(user = %matrix.user, device, "logged in to Matrix as a new device");
         Ok(client)
     }
@@ -208,18 +187,11 @@ impl Home {
         saved: Option<Saved>,
         token: &SecretString,
     ) -> Result<Client, LoginError> {
-        let tokens = SessionTokens {
-            access_token: token.expose_secret().to_owned(),
-            refresh_token: None,
-        };
-        let known = saved
-            .as_ref()
-            .is_some_and(|saved| saved.session.tokens.access_token == tokens.access_token);
+        let tokens = SessionTokens { access_token: token.expose_secret().to_owned(), refresh_token: None };
+        let known = saved.as_ref().is_some_and(|saved| saved.session.tokens.access_token == tokens.access_token);
         if let Some(saved) = saved.as_ref().filter(|_| known) {
             if saved.revoked {
-                return Err(LoginError::Revoked {
-                    user: matrix.user.clone(),
-                });
+                return Err(LoginError::Revoked { user: matrix.user.clone() });
             }
             return self.resume(matrix, saved).await;
         }
@@ -230,61 +202,40 @@ impl Home {
             Some(saved) => saved.device,
             None => self.free_device()?,
         };
-        let saved = Saved {
-            device,
-            session: MatrixSession { meta, tokens },
-            revoked: false,
-        };
+        let saved = Saved { device, session: MatrixSession { meta, tokens }, revoked: false };
         self.save(&saved)?;
         self.resume(matrix, &saved).await
     }
 
     async fn client(&self, matrix: &Matrix, device: u32) -> Result<Client, LoginError> {
         let folder = self.folder.join(format!("{DEVICE_FOLDER}{device}"));
-        builder(matrix)
-            .sqlite_store(&folder, None)
-            .build()
-            .await
-            .map_err(|error| LoginError::Store(Box::new(error)))
+        builder(matrix).sqlite_store(&folder, None).build().await.map_err(|error| LoginError::Store(Box::new(error)))
     }
 
     /// A number that no device has had. A folder may be there without a session: a crash came between the two, or the
     /// session was lost.
     fn free_device(&self) -> Result<u32, LoginError> {
-        let failed = |source| LoginError::Folder {
-            folder: self.folder.clone(),
-            source,
-        };
+        let failed = |source| LoginError::Folder { folder: self.folder.clone(), source };
         let mut free = 1;
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let number = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(DEVICE_FOLDER)?.parse::<u32>().ok());
+            let number = name.to_str().and_then(|name| name.strip_prefix(DEVICE_FOLDER)?.parse::<u32>().ok());
             free = free.max(number.map_or(0, |number| number + 1));
         }
         Ok(free)
     }
 
     fn saved(&self) -> Result<Option<Saved>, LoginError> {
-        let failed = |source| LoginError::Folder {
-            folder: self.folder.clone(),
-            source,
-        };
+        let failed = |source| LoginError::Folder { folder: self.folder.clone(), source };
         match fs::read(self.folder.join(SESSION_FILE)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| failed(io::Error::other(error))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(io::Error::other(error))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
 
     fn save(&self, saved: &Saved) -> Result<(), LoginError> {
-        let failed = |source| LoginError::Folder {
-            folder: self.folder.clone(),
-            source,
-        };
+        let failed = |source| LoginError::Folder { folder: self.folder.clone(), source };
         let bytes = serde_json::to_vec(saved).map_err(|error| failed(io::Error::other(error)))?;
         replace(&self.folder.join(SESSION_FILE), &bytes).map_err(failed)
     }
@@ -292,86 +243,45 @@ impl Home {
 
 fn secret(login: &Login, env: &Lookup) -> Result<SecretString, LoginError> {
     let (Login::Password(place) | Login::Token(place)) = login;
-    place
-        .read(|name| env(name))
-        .map_err(LoginError::Secret)?
-        .ok_or(LoginError::NoSecret)
+    place.read(|name| env(name)).map_err(LoginError::Secret)?.ok_or(LoginError::NoSecret)
 }
 
 fn builder(matrix: &Matrix) -> matrix_sdk::ClientBuilder {
-    let encryption = EncryptionSettings {
-        auto_enable_cross_signing: true,
-        ..EncryptionSettings::default()
-    };
+    let encryption = EncryptionSettings { auto_enable_cross_signing: true, ..EncryptionSettings::default() };
     Client::builder()
         .homeserver_url(&matrix.homeserver)
         .respect_login_well_known(false)
-        .request_config(
-            RequestConfig::new()
-                .timeout(REQUEST_TIMEOUT)
-                .max_retry_time(RETRY_EVERY),
-        )
+        .request_config(RequestConfig::new().timeout(REQUEST_TIMEOUT).max_retry_time(RETRY_EVERY))
         .with_encryption_settings(encryption)
 }
 
 /// Asks whom a token belongs to.
 async fn whose(matrix: &Matrix, tokens: &SessionTokens) -> Result<SessionMeta, LoginError> {
-    let client = builder(matrix)
-        .build()
-        .await
-        .map_err(|error| LoginError::Store(Box::new(error)))?;
+    let client = builder(matrix).build().await.map_err(|error| LoginError::Store(Box::new(error)))?;
     let somebody = SessionMeta {
-        user_id: matrix
-            .user
-            .as_str()
-            .try_into()
-            .map_err(|_| LoginError::NoSecret)?,
+        user_id: matrix.user.as_str().try_into().map_err(|_| LoginError::NoSecret)?,
         device_id: "unknown".into(),
     };
     client
         .matrix_auth()
-        .restore_session(
-            MatrixSession {
-                meta: somebody,
-                tokens: tokens.clone(),
-            },
-            RoomLoadSettings::default(),
-        )
+        .restore_session(MatrixSession { meta: somebody, tokens: tokens.clone() }, RoomLoadSettings::default())
         .await
         .map_err(|error| LoginError::Unreachable(Box::new(error)))?;
-    let answer = client
-        .whoami()
-        .await
-        .map_err(|error| classify(error.into(), matrix))?;
-    let whoami::v3::Response {
-        user_id, device_id, ..
-    } = answer;
+    let answer = client.whoami().await.map_err(|error| classify(error.into(), matrix))?;
+    let whoami::v3::Response { user_id, device_id, .. } = answer;
     match device_id {
-        Some(device_id) if user_id.as_str() == matrix.user => {
-            Ok(SessionMeta { user_id, device_id })
-        }
-        _ => Err(LoginError::SomebodyElse {
-            found: user_id.to_string(),
-            wanted: matrix.user.clone(),
-        }),
+        Some(device_id) if user_id.as_str() == matrix.user => Ok(SessionMeta { user_id, device_id }),
+        _ => Err(LoginError::SomebodyElse { found: user_id.to_string(), wanted: matrix.user.clone() }),
     }
 }
 
 fn classify(error: matrix_sdk::Error, matrix: &Matrix) -> LoginError {
     let user = matrix.user.clone();
     match error.client_api_error_kind() {
-        Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken) => {
-            LoginError::Revoked { user }
-        }
+        Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken) => LoginError::Revoked { user },
         Some(
-            ErrorKind::Forbidden
-            | ErrorKind::UserDeactivated
-            | ErrorKind::InvalidUsername
-            | ErrorKind::UserLocked,
-        ) => LoginError::Refused {
-            user,
-            source: Box::new(error),
-        },
+            ErrorKind::Forbidden | ErrorKind::UserDeactivated | ErrorKind::InvalidUsername | ErrorKind::UserLocked,
+        ) => LoginError::Refused { user, source: Box::new(error) },
         _ => LoginError::Unreachable(Box::new(error)),
     }
 }

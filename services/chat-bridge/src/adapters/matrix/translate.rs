@@ -6,14 +6,10 @@ use matrix_sdk::{
     ruma::{
         MilliSecondsSinceUnixEpoch, UserId,
         events::{
-            AnySyncMessageLikeEvent, AnySyncStateEvent, AnySyncTimelineEvent, Mentions,
-            SyncMessageLikeEvent,
+            AnySyncMessageLikeEvent, AnySyncStateEvent, AnySyncTimelineEvent, Mentions, SyncMessageLikeEvent,
             room::{
                 member::MembershipState,
-                message::{
-                    MessageType, OriginalSyncRoomMessageEvent, Relation,
-                    sanitize::remove_plain_reply_fallback,
-                },
+                message::{MessageType, OriginalSyncRoomMessageEvent, Relation, sanitize::remove_plain_reply_fallback},
                 redaction::SyncRoomRedactionEvent,
             },
         },
@@ -48,12 +44,10 @@ pub(super) fn message(event: &TimelineEvent, place: Place<'_>) -> Option<Incomin
         return None;
     }
     match event {
-        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(
-            SyncMessageLikeEvent::Original(event),
-        )) => room_message(event, place),
-        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomRedaction(event)) => {
-            redaction(&event, place)
-        }
+        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(
+            event,
+        ))) => room_message(event, place),
+        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomRedaction(event)) => redaction(&event, place),
         _ => None,
     }
 }
@@ -62,9 +56,7 @@ pub(super) fn message(event: &TimelineEvent, place: Place<'_>) -> Option<Incomin
 pub(super) fn mark(event: &TimelineEvent, me: &UserId) -> (Mark, Timestamp) {
     let at = timestamp(event.timestamp_raw());
     let mark = match event.raw().deserialize() {
-        Ok(AnySyncTimelineEvent::State(AnySyncStateEvent::RoomMember(member)))
-            if member.state_key() == me =>
-        {
+        Ok(AnySyncTimelineEvent::State(AnySyncStateEvent::RoomMember(member))) if member.state_key() == me => {
             match member.membership() {
                 MembershipState::Invite => Mark::Invited,
                 MembershipState::Join if !was_invited(event) => Mark::Joined,
@@ -80,9 +72,9 @@ pub(super) fn mark(event: &TimelineEvent, me: &UserId) -> (Mark, Timestamp) {
 /// The text of a message, as one line of a thread.
 pub(super) fn text(event: &TimelineEvent) -> Option<String> {
     match event.raw().deserialize().ok()? {
-        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(
-            SyncMessageLikeEvent::Original(event),
-        )) => match event.content.relates_to {
+        AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(
+            event,
+        ))) => match event.content.relates_to {
             Some(Relation::Replacement(_)) => None,
             _ => Some(event.content.msgtype.body().to_owned()),
         },
@@ -94,9 +86,7 @@ pub(super) fn text(event: &TimelineEvent) -> Option<String> {
 pub(super) fn thread_root(event: &TimelineEvent) -> Option<String> {
     let content: serde_json::Value = event.raw().get_field("content").ok()??;
     let relation = &content["m.relates_to"];
-    (relation["rel_type"] == "m.thread")
-        .then(|| relation["event_id"].as_str().map(ToOwned::to_owned))
-        .flatten()
+    (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str().map(ToOwned::to_owned)).flatten()
 }
 
 pub(super) fn timestamp(at: Option<MilliSecondsSinceUnixEpoch>) -> Timestamp {
@@ -108,22 +98,12 @@ fn room_message(event: OriginalSyncRoomMessageEvent, place: Place<'_>) -> Option
     let content = event.content;
     let (kind, thread_root, msgtype, mentions) = match content.relates_to {
         Some(Relation::Replacement(edit)) => {
-            let kind = Kind::Edit {
-                of: edit.event_id.to_string(),
-            };
-            (
-                kind,
-                None,
-                edit.new_content.msgtype,
-                edit.new_content.mentions,
-            )
+            let kind = Kind::Edit { of: edit.event_id.to_string() };
+            (kind, None, edit.new_content.msgtype, edit.new_content.mentions)
         }
-        Some(Relation::Thread(thread)) => (
-            Kind::New,
-            Some(thread.event_id.to_string()),
-            content.msgtype,
-            content.mentions,
-        ),
+        Some(Relation::Thread(thread)) => {
+            (Kind::New, Some(thread.event_id.to_string()), content.msgtype, content.mentions)
+        }
         _ => (Kind::New, None, content.msgtype, content.mentions),
     };
     Some(IncomingMessage {
@@ -162,9 +142,7 @@ fn redaction(event: &SyncRoomRedactionEvent, place: Place<'_>) -> Option<Incomin
 /// Notices are what bots say to people: answering them is how two bots talk forever.
 fn readable(msgtype: MessageType) -> Option<Content> {
     match msgtype {
-        MessageType::Text(text) => Some(Content::Text(
-            remove_plain_reply_fallback(&text.body).to_owned(),
-        )),
+        MessageType::Text(text) => Some(Content::Text(remove_plain_reply_fallback(&text.body).to_owned())),
         MessageType::Emote(emote) => Some(Content::Text(emote.body)),
         MessageType::Image(_) => Some(Content::Other("image")),
         MessageType::File(_) => Some(Content::Other("file")),
@@ -184,12 +162,7 @@ fn mentions_us(mentions: Option<&Mentions>, msgtype: &MessageType, me: &UserId) 
         return false;
     };
     let link = format!("matrix.to/#/{me}");
-    text.formatted.as_ref().is_some_and(|html| {
-        html.body
-            .replace("%40", "@")
-            .replace("%3A", ":")
-            .contains(&link)
-    })
+    text.formatted.as_ref().is_some_and(|html| html.body.replace("%40", "@").replace("%3A", ":").contains(&link))
 }
 
 fn was_invited(event: &TimelineEvent) -> bool {

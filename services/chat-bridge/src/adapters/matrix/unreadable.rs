@@ -28,24 +28,14 @@ const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_hours(1);
 const MAX_REMEMBERED: usize = 50;
 
 /// Remembers a message whose key is missing.
-pub(super) fn remember(
-    event: &TimelineEvent,
-    room: &RoomId,
-    position: &mut Position,
-    now: Timestamp,
-) {
+pub(super) fn remember(event: &TimelineEvent, room: &RoomId, position: &mut Position, now: Timestamp) {
     let Some(id) = event.event_id() else { return };
     if position.unreadable.len() >= MAX_REMEMBERED {
         tracing::warn!(event = %id, %room, "too many messages without keys: this one is not tried again");
         return;
     }
     let thread = translate::thread_root(event);
-    position.unreadable.entry(id).or_insert(Unreadable {
-        room: room.to_owned(),
-        thread,
-        since: now,
-        told: false,
-    });
+    position.unreadable.entry(id).or_insert(Unreadable { room: room.to_owned(), thread, since: now, told: false });
 }
 
 /// Tries all of them again. What can be read is added to `batch`, what can not for a while is told.
@@ -69,18 +59,11 @@ pub(super) async fn retry(
         let done = match room.event(&id, None).await {
             Ok(event) if !event.kind.is_utd() => {
                 let name = rooms.name(&entry.room);
-                let place = Place {
-                    room: entry.room.as_str(),
-                    room_name: name.as_deref(),
-                    me: room.own_user_id(),
-                };
+                let place = Place { room: entry.room.as_str(), room_name: name.as_deref(), me: room.own_user_id() };
                 batch.messages.extend(translate::message(&event, place));
                 true
             }
-            Err(error) => matches!(
-                error.client_api_error_kind(),
-                Some(ErrorKind::NotFound | ErrorKind::Forbidden)
-            ),
+            Err(error) => matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)),
             Ok(_) => false,
         };
         let age = now.duration_since(entry.since);
@@ -90,10 +73,7 @@ pub(super) async fn retry(
             continue;
         }
         if age > TELL_AFTER {
-            health.report(
-                &key,
-                format!("a message in {} can not be decrypted", entry.room),
-            );
+            health.report(&key, format!("a message in {} can not be decrypted", entry.room));
             if !entry.told {
                 entry.told = true;
                 batch.notices.push(notice(id.as_ref(), entry));

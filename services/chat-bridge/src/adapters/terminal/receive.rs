@@ -29,34 +29,21 @@ pub struct Receiver {
 impl Receiver {
     /// Listens from the first `next` on.
     pub fn new(bus: &Bus) -> Self {
-        Self {
-            bus: bus.clone(),
-            requests: None,
-            pending: Vec::new(),
-        }
+        Self { bus: bus.clone(), requests: None, pending: Vec::new() }
     }
 
     async fn listen(&mut self) -> Result<&mut Subscriber, ReceiveError> {
         if self.requests.is_none() {
             let subject = say_subject().map_err(unavailable)?;
             // As a group: of several bridges one answers.
-            let requests = self
-                .bus
-                .client()
-                .queue_subscribe(subject.to_string(), BRIDGE.to_owned())
-                .await;
+            let requests = self.bus.client().queue_subscribe(subject.to_string(), BRIDGE.to_owned()).await;
             self.requests = Some(requests.map_err(unavailable)?);
         }
-        self.requests
-            .as_mut()
-            .ok_or_else(|| unavailable(ports::Said("not listening".to_owned())))
+        self.requests.as_mut().ok_or_else(|| unavailable(ports::Said("not listening".to_owned())))
     }
 
     fn batch(&self) -> Batch {
-        Batch {
-            messages: self.pending.iter().map(|(say, _)| message(say)).collect(),
-            notices: Vec::new(),
-        }
+        Batch { messages: self.pending.iter().map(|(say, _)| message(say)).collect(), notices: Vec::new() }
     }
 }
 
@@ -70,9 +57,7 @@ impl Receive for Receiver {
             let requests = self.listen().await?;
             let Some(first) = requests.next().await else {
                 self.requests = None;
-                return Err(unavailable(ports::Said(
-                    "the bus closed the subscription".to_owned(),
-                )));
+                return Err(unavailable(ports::Said("the bus closed the subscription".to_owned())));
             };
             let mut waiting = vec![first];
             while waiting.len() < BATCH
@@ -92,30 +77,17 @@ impl Receive for Receiver {
         }
         for (say, request) in std::mem::take(&mut self.pending) {
             let Some(inbox) = request.reply else { continue };
-            let heard = Heard {
-                runs: by_event
-                    .get(say.event_id.as_str())
-                    .cloned()
-                    .unwrap_or_default(),
-            };
+            let heard = Heard { runs: by_event.get(say.event_id.as_str()).cloned().unwrap_or_default() };
             let body = serde_json::to_vec(&heard).map_err(unavailable)?;
-            self.bus
-                .client()
-                .publish(inbox, body.into())
-                .await
-                .map_err(unavailable)?;
+            self.bus.client().publish(inbox, body.into()).await.map_err(unavailable)?;
         }
         Ok(())
     }
 
     async fn thread(&self, room: &str, root: &str) -> Result<Vec<ThreadLine>, ReceiveError> {
         let said = self.pending.iter().take(THREADS).map(|(say, _)| say);
-        let mut said =
-            said.filter(|say| say.session == room && say.thread.as_deref() == Some(root));
-        Ok(said
-            .next()
-            .map(|say| say.earlier.clone())
-            .unwrap_or_default())
+        let mut said = said.filter(|say| say.session == room && say.thread.as_deref() == Some(root));
+        Ok(said.next().map(|say| say.earlier.clone()).unwrap_or_default())
     }
 }
 
@@ -145,8 +117,5 @@ fn message(say: &Say) -> IncomingMessage {
 }
 
 fn unavailable(source: impl Into<ports::Cause>) -> ReceiveError {
-    ReceiveError::Unavailable {
-        channel: CHANNEL,
-        source: source.into(),
-    }
+    ReceiveError::Unavailable { channel: CHANNEL, source: source.into() }
 }

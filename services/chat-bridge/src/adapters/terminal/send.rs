@@ -25,10 +25,8 @@ impl Sender {
 impl Deliver for Sender {
     async fn deliver(&self, message: &Outgoing) -> Result<String, DeliverError> {
         let room = || message.room.clone();
-        let subject = session_subject(&message.room).map_err(|source| DeliverError::Refused {
-            room: room(),
-            source: source.into(),
-        })?;
+        let subject = session_subject(&message.room)
+            .map_err(|source| DeliverError::Refused { room: room(), source: source.into() })?;
         let said = Said {
             id: message.id.clone(),
             thread: message.thread.clone(),
@@ -46,9 +44,7 @@ impl Deliver for Sender {
         let asked = self.bus.client().request(subject.to_string(), body.into());
         match tokio::time::timeout(ANSWER_WITHIN, asked).await {
             Ok(Ok(_)) => Ok(said.id),
-            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
-                Ok(UNATTENDED.to_owned())
-            }
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Ok(UNATTENDED.to_owned()),
             Ok(Err(error)) => Err(later(error.into())),
             Err(elapsed) => Err(later(elapsed.into())),
         }

@@ -54,19 +54,8 @@ impl Session {
     pub async fn open(bus: &Bus, id: Uuid) -> Result<Self, SessionError> {
         let id = format!("terminal-{id}");
         let subject = session_subject(&id)?;
-        let said = bus
-            .client()
-            .subscribe(subject.to_string())
-            .await
-            .map_err(SessionError::Listen)?;
-        Ok(Self {
-            bus: bus.clone(),
-            id,
-            said,
-            seen: HashSet::new(),
-            thread: None,
-            earlier: Vec::new(),
-        })
+        let said = bus.client().subscribe(subject.to_string()).await.map_err(SessionError::Listen)?;
+        Ok(Self { bus: bus.clone(), id, said, seen: HashSet::new(), thread: None, earlier: Vec::new() })
     }
 
     /// Says something and gives the runs that it belongs to. `event_id` is a fresh UUID: a message that is said again
@@ -89,11 +78,7 @@ impl Session {
         };
         let heard = self.ask(&say).await?;
         self.thread.get_or_insert_with(|| say.event_id.clone());
-        self.earlier.push(ThreadLine {
-            event_id: say.event_id,
-            sender: say.sender,
-            text: say.text,
-        });
+        self.earlier.push(ThreadLine { event_id: say.event_id, sender: say.sender, text: say.text });
         Ok(heard.runs)
     }
 
@@ -124,10 +109,7 @@ impl Session {
         let subject = say_subject()?;
         let body = serde_json::to_vec(say).map_err(SessionError::Answer)?;
         for _ in 0..ATTEMPTS {
-            let asked = self
-                .bus
-                .client()
-                .request(subject.to_string(), body.clone().into());
+            let asked = self.bus.client().request(subject.to_string(), body.clone().into());
             match tokio::time::timeout(ANSWER_WITHIN, asked).await {
                 Ok(Ok(answer)) => {
                     return serde_json::from_slice(&answer.payload).map_err(SessionError::Answer);

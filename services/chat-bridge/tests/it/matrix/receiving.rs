@@ -7,35 +7,20 @@ async fn what_was_not_committed_comes_again_and_what_was_does_not() {
     for encrypted in [false, true] {
         let world = World::new(RateLimits::Off, encrypted).await;
         let mut bridge = world.open();
-        world
-            .ada
-            .say(&world.room, "before the crew has joined")
-            .await
-            .unwrap();
+        world.ada.say(&world.room, "before the crew has joined").await.unwrap();
         bridge.read_until(|all| encrypted || !all.is_empty()).await;
         bridge.commit().await;
-        world
-            .ada
-            .wait_for_member(&world.room, &world.synapse.user_id("crew"), WITHIN)
-            .await
-            .unwrap();
+        world.ada.wait_for_member(&world.room, &world.crew_id(), WITHIN).await.unwrap();
 
         world.ada.say(&world.room, "one").await.unwrap();
-        let first = bridge
-            .read_until(|all| texts(all).contains(&"one".to_owned()))
-            .await;
+        let first = bridge.read_until(|all| texts(all).contains(&"one".to_owned())).await;
         // A crash: matrix-sdk has stored the response, the bridge has not committed it.
         drop(bridge);
         let mut bridge = world.open();
-        let again = bridge
-            .read_until(|all| texts(all).contains(&"one".to_owned()))
-            .await;
+        let again = bridge.read_until(|all| texts(all).contains(&"one".to_owned())).await;
         let one = |all: &[IncomingMessage]| {
-            let is_one =
-                |message: &&IncomingMessage| message.content == Content::Text("one".to_owned());
-            all.iter()
-                .find(is_one)
-                .map(|message| message.event_id.clone())
+            let is_one = |message: &&IncomingMessage| message.content == Content::Text("one".to_owned());
+            all.iter().find(is_one).map(|message| message.event_id.clone())
         };
         assert_eq!(one(&first), one(&again), "encrypted: {encrypted}");
         bridge.commit().await;
@@ -43,11 +28,7 @@ async fn what_was_not_committed_comes_again_and_what_was_does_not() {
 
         let mut bridge = world.open();
         world.ada.say(&world.room, "two").await.unwrap();
-        assert_eq!(
-            bridge.read_texts("two").await,
-            ["two"],
-            "encrypted: {encrypted}"
-        );
+        assert_eq!(bridge.read_texts("two").await, ["two"], "encrypted: {encrypted}");
     }
 }
 
@@ -58,11 +39,7 @@ async fn a_gap_is_read_in_full_and_in_order() {
     let mut bridge = world.open();
     bridge.read_until(|_| true).await;
     bridge.commit().await;
-    world
-        .ada
-        .wait_for_member(&world.room, &world.synapse.user_id("crew"), WITHIN)
-        .await
-        .unwrap();
+    world.ada.wait_for_member(&world.room, &world.crew_id(), WITHIN).await.unwrap();
     world.ada.say(&world.room, "start").await.unwrap();
     bridge.read_texts("start").await;
     bridge.commit().await;
@@ -81,26 +58,13 @@ async fn only_allowed_people_can_invite_and_be_heard_after_it() {
     let world = World::new(RateLimits::Off, false).await;
     let mut bridge = world.open();
     let eve = person(&world.synapse, "eve").await;
-    let crew = world.synapse.user_id("crew");
-    let trap = eve
-        .create_room(NewRoom {
-            name: "trap",
-            invite: &[&crew],
-            ..NewRoom::default()
-        })
-        .await
-        .unwrap();
+    let crew = world.crew_id();
+    let trap = eve.create_room(NewRoom { name: "trap", invite: &[&crew], ..NewRoom::default() }).await.unwrap();
     eve.say(&trap, "@lead hello").await.unwrap();
-    world
-        .ada
-        .say(&world.room, "written before the crew joined")
-        .await
-        .unwrap();
+    world.ada.say(&world.room, "written before the crew joined").await.unwrap();
     let read = bridge.read_texts("written before the crew joined").await;
     assert_eq!(read, ["written before the crew joined"]);
-    eve.wait_for_member(&trap, &crew, Duration::from_secs(1))
-        .await
-        .unwrap_err();
+    eve.wait_for_member(&trap, &crew, Duration::from_secs(1)).await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,34 +75,16 @@ async fn edits_threads_mentions_and_redactions_are_told_apart() {
     let root = ada.say(room, "root").await.unwrap();
     let follow_up = ada.say_in_thread(room, &root, "more").await.unwrap();
     ada.edit(room, &follow_up, "much more").await.unwrap();
-    ada.mention(room, &world.synapse.user_id("crew"), "crew")
-        .await
-        .unwrap();
+    ada.mention(room, &world.crew_id(), "crew").await.unwrap();
     ada.redact(room, &root).await.unwrap();
     ada.say(room, "end").await.unwrap();
-    let all = bridge
-        .read_until(|all| texts(all).contains(&"end".to_owned()))
-        .await;
-    let edit = all
-        .iter()
-        .find(|message| matches!(message.kind, Kind::Edit { .. }))
-        .unwrap();
-    assert_eq!(
-        edit.kind,
-        Kind::Edit {
-            of: follow_up.clone()
-        }
-    );
+    let all = bridge.read_until(|all| texts(all).contains(&"end".to_owned())).await;
+    let edit = all.iter().find(|message| matches!(message.kind, Kind::Edit { .. })).unwrap();
+    assert_eq!(edit.kind, Kind::Edit { of: follow_up.clone() });
     assert_eq!(edit.thread_root.as_ref(), Some(&root));
     assert_eq!(edit.content, Content::Text("much more".to_owned()));
-    let more = all
-        .iter()
-        .find(|message| message.event_id == follow_up)
-        .unwrap();
+    let more = all.iter().find(|message| message.event_id == follow_up).unwrap();
     assert_eq!(more.thread_root.as_ref(), Some(&root));
     assert!(all.iter().any(|message| message.mentions_account));
-    assert!(
-        all.iter()
-            .any(|message| message.kind == Kind::Redaction { of: root.clone() })
-    );
+    assert!(all.iter().any(|message| message.kind == Kind::Redaction { of: root.clone() }));
 }

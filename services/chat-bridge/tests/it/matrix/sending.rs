@@ -8,11 +8,7 @@ async fn the_same_id_is_one_message() {
         let mut world = World::new(RateLimits::Off, encrypted).await;
         let mut bridge = world.open();
         bridge.read_until(|_| true).await;
-        world
-            .ada
-            .wait_for_member(&world.room, &world.synapse.user_id("crew"), WITHIN)
-            .await
-            .unwrap();
+        world.ada.wait_for_member(&world.room, &world.crew_id(), WITHIN).await.unwrap();
         let root = world.ada.say(&world.room, "root").await.unwrap();
         bridge.commit().await;
         bridge.read_texts("root").await;
@@ -26,11 +22,7 @@ async fn the_same_id_is_one_message() {
         drop(bridge);
         let mut bridge = world.open();
         bridge.read_until(|_| true).await;
-        assert_eq!(
-            bridge.deliver(&answer).await,
-            first,
-            "after a restart of both"
-        );
+        assert_eq!(bridge.deliver(&answer).await, first, "after a restart of both");
 
         if !encrypted {
             // A new device has transaction ids of its own: the thread is looked through.
@@ -38,10 +30,7 @@ async fn the_same_id_is_one_message() {
             std::fs::remove_file(world.folder.path().join("session.json")).unwrap();
             let mut bridge = world.open();
             bridge.read_until(|_| true).await;
-            let again = Outgoing {
-                maybe_sent: true,
-                ..answer
-            };
+            let again = Outgoing { maybe_sent: true, ..answer };
             assert_eq!(bridge.deliver(&again).await, first, "from a new device");
         }
         let replies = world.ada.thread(&world.room, &root).await.unwrap();
@@ -57,56 +46,26 @@ async fn a_long_answer_arrives_as_a_file() {
         let world = World::new(RateLimits::Off, encrypted).await;
         let mut bridge = world.open();
         bridge.read_until(|_| true).await;
-        let body = Body::File {
-            name: "answer.md".to_owned(),
-            text: "long ".repeat(20_000),
-        };
-        let message = Outgoing {
-            body,
-            ..outgoing("work", None, "said/1", "")
-        };
+        let body = Body::File { name: "answer.md".to_owned(), text: "long ".repeat(20_000) };
+        let message = Outgoing { body, ..outgoing("work", None, "said/1", "") };
         let id = bridge.deliver(&message).await;
-        let line = world
-            .ada
-            .wait_for(&world.room, WITHIN, |line| line.event_id == id)
-            .await
-            .unwrap();
-        assert_eq!(
-            (line.kind.as_str(), line.text.as_str()),
-            ("m.file", "answer.md")
-        );
+        let line = world.ada.wait_for(&world.room, WITHIN, |line| line.event_id == id).await.unwrap();
+        assert_eq!((line.kind.as_str(), line.text.as_str()), ("m.file", "answer.md"));
         assert_eq!(line.content["file"].is_object(), encrypted);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limited_homeserver_only_slows_it_down() {
-    let world = World::new(
-        RateLimits::Messages {
-            per_second: 3.0,
-            burst: 2,
-        },
-        false,
-    )
-    .await;
+    let world = World::new(RateLimits::Messages { per_second: 3.0, burst: 2 }, false).await;
     let mut bridge = world.open();
     bridge.read_until(|_| true).await;
     bridge.commit().await;
     for n in 0..8 {
-        bridge
-            .deliver(&outgoing(
-                "work",
-                None,
-                &format!("said/{n}"),
-                &format!("answer {n}"),
-            ))
-            .await;
+        bridge.deliver(&outgoing("work", None, &format!("said/{n}"), &format!("answer {n}"))).await;
     }
     let lines = world.ada.read(&world.room).await.unwrap();
-    let answers: Vec<_> = lines
-        .iter()
-        .filter(|line| line.text.starts_with("answer"))
-        .collect();
+    let answers: Vec<_> = lines.iter().filter(|line| line.text.starts_with("answer")).collect();
     assert_eq!(answers.len(), 8);
     assert!(bridge.checks.report().problems().is_empty());
 }
