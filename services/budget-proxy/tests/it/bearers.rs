@@ -57,46 +57,10 @@ async fn only_what_the_issuer_signed_for_this_proxy_and_time_is_taken() {
         ("garbage", "not-a-token".to_owned()),
         ("forged", signed(&foreign, &good)),
         ("altered", alter(&signed(&own, &good))),
-        (
-            "expired",
-            signed(
-                &own,
-                &Claims {
-                    expires_at: past,
-                    ..good.clone()
-                },
-            ),
-        ),
-        (
-            "of tomorrow",
-            signed(
-                &own,
-                &Claims {
-                    issued_at: good.issued_at + 3600,
-                    ..good.clone()
-                },
-            ),
-        ),
-        (
-            "of another project",
-            signed(
-                &own,
-                &Claims {
-                    project: ProjectId::try_new("other").unwrap(),
-                    ..good.clone()
-                },
-            ),
-        ),
-        (
-            "for another audience",
-            signed(
-                &own,
-                &Claims {
-                    audience: vec![Audience::Git],
-                    ..good.clone()
-                },
-            ),
-        ),
+        ("expired", signed(&own, &Claims { expires_at: past, ..good.clone() })),
+        ("of tomorrow", signed(&own, &Claims { issued_at: good.issued_at + 3600, ..good.clone() })),
+        ("of another project", signed(&own, &Claims { project: ProjectId::try_new("other").unwrap(), ..good.clone() })),
+        ("for another audience", signed(&own, &Claims { audience: vec![Audience::Git], ..good.clone() })),
     ];
     for api in BOTH {
         for (what, bearer) in &wrong {
@@ -109,15 +73,8 @@ async fn only_what_the_issuer_signed_for_this_proxy_and_time_is_taken() {
         refusal(api, none.await.unwrap(), 401).await;
     }
     assert!(stage.asked().is_empty(), "nothing was forwarded");
-    assert_eq!(
-        status(&Caller::new(&stage.proxy.url, &signed(&own, &good)), "k").await,
-        200
-    );
-    assert_eq!(
-        stage.record(run.id).await.epoch,
-        run.epoch,
-        "the only one on record"
-    );
+    assert_eq!(status(&Caller::new(&stage.proxy.url, &signed(&own, &good)), "k").await, 200);
+    assert_eq!(stage.record(run.id).await.epoch, run.epoch, "the only one on record");
 }
 
 /// Another letter within the claims.
@@ -129,37 +86,20 @@ fn alter(token: &str) -> String {
 
 #[tokio::test]
 async fn a_run_that_the_log_does_not_have_may_not_call() {
-    let patience = Patience {
-        epoch: Duration::from_millis(200),
-        ..Patience::SHIPPED
-    };
-    let setting = Setting {
-        patience: Some(patience),
-        ..Setting::default()
-    };
+    let patience = Patience { epoch: Duration::from_millis(200), ..Patience::SHIPPED };
+    let setting = Setting { patience: Some(patience), ..Setting::default() };
     let stage = Stage::with(RULES, setting).await;
     let bearer = stage.mint(RunId::from_uuid(kit::clock::uuid7()), 7).await;
     let caller = Caller::new(&stage.proxy.url, &bearer);
-    let message = refusal(
-        Api::OpenAi,
-        caller.ask(Api::OpenAi, "k", "hi", false).await,
-        401,
-    )
-    .await;
+    let message = refusal(Api::OpenAi, caller.ask(Api::OpenAi, "k", "hi", false).await, 401).await;
     assert!(message.contains("no such epoch"), "{message}");
     assert!(stage.asked().is_empty());
 }
 
 #[tokio::test]
 async fn an_epoch_that_is_not_seen_yet_is_waited_for_and_not_for_ever() {
-    let patience = Patience {
-        epoch: Duration::from_millis(500),
-        ..Patience::SHIPPED
-    };
-    let setting = Setting {
-        patience: Some(patience),
-        ..Setting::default()
-    };
+    let patience = Patience { epoch: Duration::from_millis(500), ..Patience::SHIPPED };
+    let setting = Setting { patience: Some(patience), ..Setting::default() };
     let stage = Stage::with(RULES, setting).await;
     let mut run = Run::requested(&stage.runner).await;
     let early = Caller::new(&stage.proxy.url, &stage.mint(run.id, run.next()).await);
@@ -210,11 +150,7 @@ async fn a_run_that_nobody_holds_may_not_call_until_it_is_taken_up() {
     refused_after(&caller, appended).await;
     run.resume().await;
     assert_eq!(status(&stage.caller_of(&run).await, "k").await, 200);
-    assert_eq!(
-        status(&caller, "k").await,
-        401,
-        "the epoch before stays refused"
-    );
+    assert_eq!(status(&caller, "k").await, 401, "the epoch before stays refused");
 }
 
 /// How long after a moment the last call was taken.

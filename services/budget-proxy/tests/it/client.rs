@@ -57,11 +57,7 @@ impl Caller {
             .timeout(Duration::from_mins(1))
             .build()
             .unwrap();
-        Self {
-            http,
-            url: url.to_owned(),
-            bearer: bearer.to_owned(),
-        }
+        Self { http, url: url.to_owned(), bearer: bearer.to_owned() }
     }
 
     /// The same with another proxy.
@@ -80,18 +76,13 @@ impl Caller {
 
     /// A call of a body under an idempotency key.
     pub(crate) fn call(&self, api: Api, key: &str, body: &Value) -> RequestBuilder {
-        self.post(api)
-            .bearer_auth(&self.bearer)
-            .header("idempotency-key", key)
-            .body(body.to_string())
+        self.post(api).bearer_auth(&self.bearer).header("idempotency-key", key).body(body.to_string())
     }
 
     /// Asks the rehearsal model something.
     pub(crate) async fn ask(&self, api: Api, key: &str, text: &str, stream: bool) -> Response {
         let body = question(api, text, stream);
-        soon("an answer", self.call(api, key, &body).send())
-            .await
-            .unwrap()
+        soon("an answer", self.call(api, key, &body).send()).await.unwrap()
     }
 }
 
@@ -110,10 +101,7 @@ impl Caller {
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut heard = Vec::new();
-        while !heard
-            .windows(text.len())
-            .any(|found| found == text.as_bytes())
-        {
+        while !heard.windows(text.len()).any(|found| found == text.as_bytes()) {
             let read = soon("more of the answer", stream.read_buf(&mut heard)).await;
             assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
         }
@@ -164,19 +152,12 @@ pub(crate) struct Hearing {
 
 impl Hearing {
     pub(crate) const fn of(response: Response) -> Self {
-        Self {
-            response,
-            bytes: Vec::new(),
-        }
+        Self { response, bytes: Vec::new() }
     }
 
     /// Hears until `text` has come.
     pub(crate) async fn until(&mut self, text: &str) {
-        while !self
-            .bytes
-            .windows(text.len())
-            .any(|found| found == text.as_bytes())
-        {
+        while !self.bytes.windows(text.len()).any(|found| found == text.as_bytes()) {
             let chunk = soon("more of the answer", self.response.chunk()).await;
             let chunk = chunk.unwrap().expect("more of the answer");
             self.bytes.extend_from_slice(&chunk);
@@ -191,10 +172,7 @@ impl Hearing {
                 Err(_) => break false,
             }
         };
-        Heard {
-            bytes: std::mem::take(&mut self.bytes),
-            whole,
-        }
+        Heard { bytes: std::mem::take(&mut self.bytes), whole }
     }
 }
 

@@ -45,23 +45,14 @@ async fn an_old_epochs_stream_is_cut_at_once_and_the_new_one_joins_the_call() {
         assert!(!heard.whole, "a cut answer has no end");
         assert!(latency <= AT_ONCE * 5, "{latency:?}");
 
-        let joined = stage
-            .caller_of(&run)
-            .await
-            .ask(api, "k", "within", true)
-            .await;
+        let joined = stage.caller_of(&run).await.ask(api, "k", "within", true).await;
         stage.model.open_gate("middle").unwrap();
         let all = hear(joined).await;
-        assert!(
-            all.whole && all.bytes.starts_with(&heard.bytes) && all.bytes.len() > heard.bytes.len()
-        );
+        assert!(all.whole && all.bytes.starts_with(&heard.bytes) && all.bytes.len() > heard.bytes.len());
         assert_eq!(stage.asked().len(), 1, "{api:?}");
         let record = stage.record(run.id).await;
         assert_eq!(record.outcome, CallOutcome::Completed);
-        assert!(
-            record.epoch < run.epoch,
-            "the epoch that asked first is on record"
-        );
+        assert!(record.epoch < run.epoch, "the epoch that asked first is on record");
     }
 }
 
@@ -72,11 +63,7 @@ async fn an_old_epochs_call_is_kept_when_nobody_listens() {
     cut(hearing, run.resume().await).await;
     stage.model.open_gate("middle").unwrap();
     assert_eq!(stage.record(run.id).await.outcome, CallOutcome::CallerGone);
-    let again = stage
-        .caller_of(&run)
-        .await
-        .ask(Api::Anthropic, "k", "within", true)
-        .await;
+    let again = stage.caller_of(&run).await.ask(Api::Anthropic, "k", "within", true).await;
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert!(hear(again).await.whole);
     assert_eq!(stage.asked().len(), 1);
@@ -106,14 +93,8 @@ async fn an_ended_runs_call_is_cut_upstream_too_and_booked() {
         assert!(!heard.whole);
         stage.until_model(Outcome::CutByClient).await;
         let record = stage.record(run.id).await;
-        assert_eq!(
-            (record.outcome, record.status),
-            (CallOutcome::ProxyCut, Some(200))
-        );
-        assert!(
-            record.usage_estimated && record.usage.output_tokens >= 3,
-            "{record:#?}"
-        );
+        assert_eq!((record.outcome, record.status), (CallOutcome::ProxyCut, Some(200)));
+        assert!(record.usage_estimated && record.usage.output_tokens >= 3, "{record:#?}");
         assert!(record.cost.unwrap().0 > 0);
     }
 }
@@ -134,8 +115,7 @@ async fn who_waits_for_the_first_byte_is_told_that_the_epoch_is_over() {
     let stage = Stage::playing(RULES).await;
     for (api, stream) in [(Api::Anthropic, true), (Api::OpenAi, false)] {
         let (mut run, caller) = stage.caller().await;
-        let asking =
-            async { refusal(api, caller.ask(api, "k", "before", stream).await, 401).await };
+        let asking = async { refusal(api, caller.ask(api, "k", "before", stream).await, 401).await };
         let ending = async {
             stage.until_waiting("start").await;
             run.resume().await

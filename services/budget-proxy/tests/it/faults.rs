@@ -43,33 +43,29 @@ fn impatient() -> Patience {
     }
 }
 
-/// A stage with routes of both APIs to `provider`.
-async fn stage(provider: &Provider) -> Stage {
-    let setting = Setting {
-        routes: [
-            provider.route("far-claude", "anthropic", ""),
-            provider.route("far-gpt", "openai", ""),
-        ]
-        .concat(),
-        patience: Some(impatient()),
-    };
+/// A stage with routes of both APIs to each provider.
+async fn stage(providers: &[Provider]) -> Stage {
+    let routes = providers.iter().enumerate().flat_map(|(n, provider)| {
+        [provider.route(&format!("claude-{n}"), "anthropic", ""), provider.route(&format!("gpt-{n}"), "openai", "")]
+    });
+    let setting = Setting { routes: routes.collect(), patience: Some(impatient()) };
     Stage::with(RULES, setting).await
 }
 
-async fn ask(caller: &Caller, api: Api, stream: bool) -> reqwest::Response {
+/// Asks a provider.
+async fn ask_nth(caller: &Caller, n: usize, api: Api, stream: bool) -> reqwest::Response {
     let mut body = question(api, "x", stream);
-    body["model"] = json!(if api == Api::Anthropic {
-        "far-claude"
-    } else {
-        "far-gpt"
-    });
-    soon("an answer", caller.call(api, "k", &body).send())
-        .await
-        .unwrap()
+    body["model"] = json!(format!("{}-{n}", api.route()));
+    soon("an answer", caller.call(api, "k", &body).send()).await.unwrap()
+}
+
+async fn ask(caller: &Caller, api: Api, stream: bool) -> reqwest::Response {
+    ask_nth(caller, 0, api, stream).await
 }
 
 /// A streamed answer of the Messages API up to its last event.
-const EVENTS: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n\n";
+const EVENTS: &str =
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n\n";
 const LAST_EVENT: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 #[tokio::test]
@@ -78,11 +74,9 @@ async fn a_providers_error_passes_with_its_status_and_when_to_try_again() {
     let (_run, caller) = stage.caller().await;
     for api in BOTH {
         let overloaded = if api == Api::Anthropic { 529 } else { 503 };
-        for (text, status, pause) in [
-            ("limited", 429, Some("7")),
-            ("overloaded", overloaded, Some("3")),
-            ("down", 504, None),
-        ] {
+        for (text, status, pause) in
+            [("limited", 429, Some("7")), ("overloaded", overloaded, Some("3")), ("down", 504, None)]
+        {
             for stream in [false, true] {
                 let direct = Caller::new(&stage.model.url(), "").post(api);
                 let mut body = question(api, text, stream);
@@ -90,10 +84,7 @@ async fn a_providers_error_passes_with_its_status_and_when_to_try_again() {
                 let wanted = hear(direct.body(body.to_string()).send().await.unwrap()).await;
                 let answer = caller.ask(api, "k", text, stream).await;
                 assert_eq!(answer.status(), status);
-                let told = answer
-                    .headers()
-                    .get("retry-after")
-                    .map(|value| value.to_str().unwrap());
+                let told = answer.headers().get("retry-after").map(|value| value.to_str().unwrap());
                 assert_eq!(told, pause);
                 let body = hear(answer).await;
                 let strip = |bytes: &[u8]| {
@@ -119,10 +110,7 @@ async fn a_broken_stream_never_ends_well() {
             assert!(!heard.bytes.is_empty(), "what came before is passed on");
         }
         let told = hear(caller.ask(api, "k", "error", true).await).await;
-        assert!(
-            told.whole && String::from_utf8_lossy(&told.bytes).contains("overloaded"),
-            "{api:?}"
-        );
+        assert!(told.whole && String::from_utf8_lossy(&told.bytes).contains("overloaded"), "{api:?}");
         let whole = caller.ask(api, "k", "cut", false).await;
         assert!(refusal(api, whole, 502).await.contains("broke off"));
     }
@@ -130,41 +118,24 @@ async fn a_broken_stream_never_ends_well() {
 
 #[tokio::test]
 async fn a_stream_that_ends_before_its_last_event_is_broken_however_politely_it_ends() {
-    let acts = vec![Act::Send(
-        [stream_head(), chunk(EVENTS.as_bytes()), chunk(b"")].concat(),
-    )];
-    let provider = Provider::answering(acts).await;
+    let acts = vec![Act::Send([stream_head(), chunk(EVENTS.as_bytes()), chunk(b"")].concat())];
+    let provider = [Provider::answering(acts).await];
     let stage = stage(&provider).await;
     let (run, caller) = stage.caller().await;
     let heard = hear(ask(&caller, Api::Anthropic, true).await).await;
-    assert_eq!(
-        (heard.bytes.as_slice(), heard.whole),
-        (EVENTS.as_bytes(), false)
-    );
+    assert_eq!((heard.bytes.as_slice(), heard.whole), (EVENTS.as_bytes(), false));
     assert_eq!(stage.record(run.id).await.outcome, CallOutcome::UpstreamCut);
 }
 
 #[tokio::test]
 async fn a_stream_is_whole_with_its_last_event_though_the_connection_stays_open() {
-    let acts = vec![
-        Act::Send(
-            [
-                stream_head(),
-                chunk(EVENTS.as_bytes()),
-                chunk(LAST_EVENT.as_bytes()),
-            ]
-            .concat(),
-        ),
-        Act::Hang,
-    ];
-    let provider = Provider::answering(acts).await;
+    let acts =
+        vec![Act::Send([stream_head(), chunk(EVENTS.as_bytes()), chunk(LAST_EVENT.as_bytes())].concat()), Act::Hang];
+    let provider = [Provider::answering(acts).await];
     let stage = stage(&provider).await;
     let (run, caller) = stage.caller().await;
     let heard = hear(ask(&caller, Api::Anthropic, true).await).await;
-    assert_eq!(
-        (heard.bytes, heard.whole),
-        ([EVENTS, LAST_EVENT].concat().into_bytes(), true)
-    );
+    assert_eq!((heard.bytes, heard.whole), ([EVENTS, LAST_EVENT].concat().into_bytes(), true));
     assert_eq!(stage.record(run.id).await.outcome, CallOutcome::Completed);
 }
 
@@ -172,198 +143,142 @@ async fn a_stream_is_whole_with_its_last_event_though_the_connection_stays_open(
 async fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Provider::saying("200 OK", "", "{}").await;
     let location = format!("location: {}/v1/messages\r\n", elsewhere.url);
-    for status in [
-        "301 Moved",
-        "302 Found",
-        "307 Temporary Redirect",
-        "308 Permanent Redirect",
-    ] {
-        let provider = Provider::saying(status, &location, "").await;
-        let stage = stage(&provider).await;
+    let mut providers = Vec::new();
+    for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+        providers.push(Provider::saying(status, &location, "").await);
+    }
+    let stage = stage(&providers).await;
+    for (n, provider) in providers.iter().enumerate() {
         let (run, caller) = stage.caller().await;
-        let answer = ask(&caller, Api::Anthropic, false).await;
+        let answer = ask_nth(&caller, n, Api::Anthropic, false).await;
         assert!(!answer.headers().contains_key("location"));
-        assert!(
-            refusal(Api::Anthropic, answer, 502)
-                .await
-                .contains("redirect")
-        );
+        let message = refusal(Api::Anthropic, answer, 502).await;
+        assert!(message.contains("redirect"), "{message}");
         assert_eq!(provider.sent().len(), 1);
-        assert_eq!(
-            stage.record(run.id).await.outcome,
-            CallOutcome::UpstreamError
-        );
+        let record = stage.record(run.id).await;
+        assert_eq!(record.outcome, CallOutcome::UpstreamError);
     }
     assert!(elsewhere.sent().is_empty());
 }
 
 #[tokio::test]
 async fn a_provider_that_is_silent_is_given_up() {
-    let head_only = Act::Send(stream_head());
-    for (acts, status) in [
-        (vec![Act::Hang], None),
-        (vec![head_only, Act::Hang], Some(200)),
-    ] {
-        let provider = Provider::answering(acts).await;
-        let stage = stage(&provider).await;
+    let mute = Provider::answering(vec![Act::Hang]).await;
+    let head_only = Provider::answering(vec![Act::Send(stream_head()), Act::Hang]).await;
+    let providers = [mute, head_only];
+    let stage = stage(&providers).await;
+    for (n, status) in [None, Some(200)].into_iter().enumerate() {
         for (api, stream) in [(Api::Anthropic, true), (Api::OpenAi, false)] {
             let (run, caller) = stage.caller().await;
-            assert!(
-                refusal(api, ask(&caller, api, stream).await, 504)
-                    .await
-                    .contains("silent")
-            );
+            let answer = ask_nth(&caller, n, api, stream).await;
+            assert!(refusal(api, answer, 504).await.contains("silent"));
             let record = stage.record(run.id).await;
             assert_eq!(record.status, status);
-            assert!(
-                record.usage_estimated && record.usage.total() > 1000,
-                "it may have worked: {record:#?}"
-            );
+            assert!(record.usage_estimated, "it may have worked");
+            assert!(record.usage.total() > 1000, "{record:#?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_provider_that_falls_silent_within_an_answer_is_given_up() {
-    let acts = vec![
-        Act::Send([stream_head(), chunk(EVENTS.as_bytes())].concat()),
-        Act::Hang,
-    ];
-    let provider = Provider::answering(acts).await;
+    let acts = vec![Act::Send([stream_head(), chunk(EVENTS.as_bytes())].concat()), Act::Hang];
+    let provider = [Provider::answering(acts).await];
     let stage = stage(&provider).await;
     let (run, caller) = stage.caller().await;
     let heard = hear(ask(&caller, Api::Anthropic, true).await).await;
-    assert_eq!(
-        (heard.bytes.as_slice(), heard.whole),
-        (EVENTS.as_bytes(), false)
-    );
+    assert_eq!((heard.bytes.as_slice(), heard.whole), (EVENTS.as_bytes(), false));
     let record = stage.record(run.id).await;
-    assert_eq!(
-        (record.outcome, record.usage.input_tokens),
-        (CallOutcome::UpstreamCut, 5)
-    );
+    assert_eq!((record.outcome, record.usage.input_tokens), (CallOutcome::UpstreamCut, 5));
 }
 
 #[tokio::test]
 async fn what_is_no_answer_is_an_error_of_the_api() {
+    const JSON: &str = "content-type: application/json\r\n";
+    const GZIP: &str = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+    let mut providers = Vec::new();
     for (headers, body) in [
         ("content-type: text/html\r\n", "<html>It works!</html>"),
-        ("content-type: application/json\r\n", "{\"type\":\"mess"),
-        (
-            "content-type: application/json\r\n",
-            "{\"hello\":\"world\"}",
-        ),
-        (
-            "content-type: application/json\r\ncontent-encoding: gzip\r\n",
-            "{\"type\":\"message\",\"choices\":[]}",
-        ),
+        (JSON, "{\"type\":\"mess"),
+        (JSON, "{\"hello\":\"world\"}"),
+        (GZIP, "{\"type\":\"message\",\"choices\":[]}"),
         ("", ""),
     ] {
-        let provider = Provider::saying("200 OK", headers, body).await;
-        let stage = stage(&provider).await;
-        for api in BOTH {
-            for stream in [false, true] {
-                let (run, caller) = stage.caller().await;
-                refusal(api, ask(&caller, api, stream).await, 502).await;
-                assert_eq!(
-                    stage.record(run.id).await.outcome,
-                    CallOutcome::UpstreamError
-                );
-            }
+        providers.push(Provider::saying("200 OK", headers, body).await);
+    }
+    let stage = stage(&providers).await;
+    for n in 0..providers.len() {
+        for (api, stream) in [(Api::Anthropic, true), (Api::OpenAi, false)] {
+            let (run, caller) = stage.caller().await;
+            refusal(api, ask_nth(&caller, n, api, stream).await, 502).await;
+            let record = stage.record(run.id).await;
+            assert_eq!(record.outcome, CallOutcome::UpstreamError);
         }
     }
 }
 
 #[tokio::test]
 async fn who_can_not_be_reached_is_not_on_record() {
-    let gone = Provider::answering(Vec::new()).await;
-    let setting = Setting {
-        routes: gone.route("far-claude", "anthropic", ""),
-        ..Setting::default()
-    };
+    let gone = [Provider::answering(Vec::new()).await];
+    let stage = stage(&gone).await;
     drop(gone);
-    let stage = Stage::with(RULES, setting).await;
     let (run, caller) = stage.caller().await;
-    assert!(
-        refusal(
-            Api::Anthropic,
-            ask(&caller, Api::Anthropic, true).await,
-            502
-        )
-        .await
-        .contains("reached")
-    );
-    let known = caller.ask(Api::Anthropic, "other", "error", true).await;
-    hear(known).await;
+    let answer = ask(&caller, Api::Anthropic, true).await;
+    assert!(refusal(Api::Anthropic, answer, 502).await.contains("reached"));
+    hear(caller.ask(Api::Anthropic, "other", "error", true).await).await;
     assert_eq!(stage.record(run.id).await.idempotency_key, "other");
 }
 
 #[tokio::test]
 async fn a_connection_that_is_closed_without_an_answer_is_on_record() {
-    let provider = Provider::answering(Vec::new()).await;
+    let provider = [Provider::answering(Vec::new()).await];
     let stage = stage(&provider).await;
     let (run, caller) = stage.caller().await;
     refusal(Api::OpenAi, ask(&caller, Api::OpenAi, true).await, 502).await;
     let record = stage.record(run.id).await;
-    assert_eq!(
-        (record.outcome, record.status),
-        (CallOutcome::UpstreamError, None)
-    );
+    assert_eq!((record.outcome, record.status), (CallOutcome::UpstreamError, None));
     assert!(record.usage_estimated && record.usage.output_tokens == 500);
-    assert_eq!(
-        provider.sent().len(),
-        1,
-        "it is not asked again behind the caller's back"
-    );
+    assert_eq!(provider[0].sent().len(), 1, "it is not asked again behind the caller's back");
+}
+
+/// A streamed answer of so many events of so many bytes.
+fn stream_of(events: usize, bytes: usize) -> Vec<Act> {
+    let text = "x".repeat(bytes);
+    let event = format!("event: x\ndata: {{\"type\":\"x\",\"t\":\"{text}\"}}\n\n");
+    let mut sent = stream_head();
+    for _ in 0..events {
+        sent.extend_from_slice(&chunk(event.as_bytes()));
+    }
+    sent.extend_from_slice(&[chunk(LAST_EVENT.as_bytes()), chunk(b"")].concat());
+    vec![Act::Send(sent)]
 }
 
 #[tokio::test]
 async fn a_huge_answer_is_cut() {
-    let text = "x".repeat(1 << 20);
-    let event =
-        format!("event: content_block_delta\ndata: {{\"type\":\"x\",\"t\":\"{text}\"}}\n\n");
-    let mut sent = stream_head();
-    for _ in 0..17 {
-        sent.extend_from_slice(&chunk(event.as_bytes()));
-    }
-    sent.extend_from_slice(&[chunk(LAST_EVENT.as_bytes()), chunk(b"")].concat());
-    let provider = Provider::answering(vec![Act::Send(sent)]).await;
-    let stage = stage(&provider).await;
+    let body = format!("{{\"choices\": [], \"x\": \"{}\"}}", "x".repeat(17 << 20));
+    let providers = [
+        Provider::answering(stream_of(17, 1 << 20)).await,
+        Provider::saying("200 OK", "content-type: application/json\r\n", &body).await,
+    ];
+    let stage = stage(&providers).await;
     let (run, caller) = stage.caller().await;
     let heard = hear(ask(&caller, Api::Anthropic, true).await).await;
     assert!(!heard.whole && heard.bytes.len() <= budget_proxy::answer::MAX_ANSWER_BYTES);
     assert_eq!(stage.record(run.id).await.outcome, CallOutcome::UpstreamCut);
-
-    let body = format!("{{\"choices\": [], \"x\": \"{}\"}}", "x".repeat(17 << 20));
-    let provider = Provider::saying("200 OK", "content-type: application/json\r\n", &body).await;
-    let stage = self::stage(&provider).await;
-    let (_run, caller) = stage.caller().await;
-    assert!(
-        refusal(Api::OpenAi, ask(&caller, Api::OpenAi, false).await, 502)
-            .await
-            .contains("more than")
-    );
+    let answer = ask_nth(&caller, 1, Api::OpenAi, false).await;
+    assert!(refusal(Api::OpenAi, answer, 502).await.contains("more than"));
 }
 
 #[tokio::test]
 async fn a_slow_listener_keeps_nobody_waiting() {
-    let event = format!(
-        "event: x\ndata: {{\"type\":\"x\",\"t\":\"{}\"}}\n\n",
-        "x".repeat(60_000)
-    );
-    let mut sent = stream_head();
-    for _ in 0..200 {
-        sent.extend_from_slice(&chunk(event.as_bytes()));
-    }
-    sent.extend_from_slice(&[chunk(LAST_EVENT.as_bytes()), chunk(b"")].concat());
-    let provider = Provider::answering(vec![Act::Send(sent)]).await;
+    // Twelve megabytes are more than sockets hold.
+    let provider = [Provider::answering(stream_of(200, 60_000)).await];
     let stage = stage(&provider).await;
     let (run, caller) = stage.caller().await;
     let mut slow = Hearing::of(ask(&caller, Api::Anthropic, true).await);
-    // Twelve megabytes are more than sockets hold, and the call lands nevertheless.
     assert_eq!(stage.record(run.id).await.outcome, CallOutcome::Completed);
     let second = hear(ask(&caller, Api::Anthropic, true).await).await;
     let heard = soon("the slow one", slow.rest()).await;
     assert!(heard.whole && heard == second);
-    assert_eq!(provider.sent().len(), 1);
+    assert_eq!(provider[0].sent().len(), 1);
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use kit::telemetry::{self, Output, TelemetryConfig};
 use serde_json::json;
 
-use crate::client::{Api, BOTH, hear, question, refusal};
+use crate::client::{Api, BOTH, Caller, hear, question, refusal};
 use crate::provider::Provider;
 use crate::stage::{Setting, Stage};
 
@@ -20,18 +20,13 @@ const SECRET: &str = "sk-very-secret-0123456789";
 /// Answers with something that is an answer of both APIs, and tells the key that it was shown.
 async fn telling() -> Provider {
     let body = json!({"type": "message", "choices": [], "said": format!("you showed {SECRET}")});
-    let headers =
-        format!("content-type: application/json\r\nx-shown: {SECRET}\r\nrequest-id: req-1\r\n");
+    let headers = format!("content-type: application/json\r\nx-shown: {SECRET}\r\nrequest-id: req-1\r\n");
     Provider::saying("200 OK", &headers, &body.to_string()).await
 }
 
 fn routes(provider: &Provider, key: &str) -> Setting {
     Setting {
-        routes: [
-            provider.route("far-claude", "anthropic", key),
-            provider.route("far-gpt", "openai", key),
-        ]
-        .concat(),
+        routes: [provider.route("far-claude", "anthropic", key), provider.route("far-gpt", "openai", key)].concat(),
         ..Setting::default()
     }
 }
@@ -47,11 +42,7 @@ const fn route(api: Api) -> &'static str {
 async fn a_provider_sees_its_key_and_nothing_of_the_caller() {
     let provider = telling().await;
     let stage = Stage::with(RULES, routes(&provider, ", key_file: provider.key")).await;
-    std::fs::write(
-        stage.bus.folder().join("provider.key"),
-        format!("{SECRET}\n"),
-    )
-    .unwrap();
+    std::fs::write(stage.bus.folder().join("provider.key"), format!("{SECRET}\n")).unwrap();
     let (_run, caller) = stage.caller().await;
     for (n, api) in BOTH.into_iter().enumerate() {
         let mut body = question(api, "x", true);
@@ -70,10 +61,7 @@ async fn a_provider_sees_its_key_and_nothing_of_the_caller() {
         assert_eq!(answer.headers()["request-id"], "req-1");
         assert!(!format!("{:?}", answer.headers()).contains(SECRET));
         let told = hear(answer).await.bytes;
-        assert!(
-            !String::from_utf8_lossy(&told).contains(SECRET),
-            "the key is taken out of answers"
-        );
+        assert!(!String::from_utf8_lossy(&told).contains(SECRET), "the key is taken out of answers");
 
         let sent = provider.sent().remove(n);
         body["model"] = json!("upstream-model");
@@ -96,14 +84,7 @@ async fn a_provider_sees_its_key_and_nothing_of_the_caller() {
             Api::OpenAi => (
                 "POST /chat/completions HTTP/1.1",
                 ("authorization", format!("Bearer {SECRET}")),
-                vec![
-                    "accept",
-                    "accept-encoding",
-                    "authorization",
-                    "content-length",
-                    "content-type",
-                    "host",
-                ],
+                vec!["accept", "accept-encoding", "authorization", "content-length", "content-type", "host"],
             ),
         };
         names.sort_unstable();
@@ -122,14 +103,7 @@ async fn a_key_of_the_environment_is_shown_as_it_is_now() {
     let (_run, caller) = stage.caller().await;
     let mut body = question(Api::Anthropic, "x", false);
     body["model"] = json!("far-claude");
-    hear(
-        caller
-            .call(Api::Anthropic, "k", &body)
-            .send()
-            .await
-            .unwrap(),
-    )
-    .await;
+    hear(caller.call(Api::Anthropic, "k", &body).send().await.unwrap()).await;
     assert_eq!(provider.sent()[0].headers["x-api-key"], value);
 }
 
@@ -144,31 +118,17 @@ async fn a_key_file_is_read_for_each_call() {
     for (n, key) in ["one", "two"].into_iter().enumerate() {
         std::fs::write(&file, key).unwrap();
         hear(caller.call(Api::OpenAi, key, &body).send().await.unwrap()).await;
-        assert_eq!(
-            provider.sent()[n].headers["authorization"],
-            format!("Bearer {key}")
-        );
+        assert_eq!(provider.sent()[n].headers["authorization"], format!("Bearer {key}"));
     }
     std::fs::write(&file, "two\nlines").unwrap();
-    let broken = caller
-        .call(Api::OpenAi, "three", &body)
-        .send()
-        .await
-        .unwrap();
+    let broken = caller.call(Api::OpenAi, "three", &body).send().await.unwrap();
     refusal(Api::OpenAi, broken, 503).await;
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    let unreadable = caller
-        .call(Api::OpenAi, "four", &body)
-        .send()
-        .await
-        .unwrap();
+    let unreadable = caller.call(Api::OpenAi, "four", &body).send().await.unwrap();
     refusal(Api::OpenAi, unreadable, 503).await;
     assert_eq!(provider.sent().len(), 2);
-    assert!(
-        stage.asked().is_empty(),
-        "a broken mount must not turn work into play"
-    );
+    assert!(stage.asked().is_empty(), "a broken mount must not turn work into play");
 }
 
 #[tokio::test]
@@ -176,10 +136,9 @@ async fn a_route_of_the_other_api_is_refused() {
     let provider = telling().await;
     let stage = Stage::with(RULES, routes(&provider, "")).await;
     let (_run, caller) = stage.caller().await;
-    for (api, other, path) in [
-        (Api::Anthropic, "far-gpt", "/v1/chat/completions"),
-        (Api::OpenAi, "far-claude", "/v1/messages"),
-    ] {
+    for (api, other, path) in
+        [(Api::Anthropic, "far-gpt", "/v1/chat/completions"), (Api::OpenAi, "far-claude", "/v1/messages")]
+    {
         let mut body = question(api, "x", false);
         body["model"] = json!(other);
         let refused = caller.call(api, "k", &body).send().await.unwrap();
@@ -214,29 +173,25 @@ async fn neither_keys_nor_bearers_are_logged() {
         filter: "trace,async_nats=info".to_owned(),
         log_dir: None,
     };
-    let (subscriber, _guard) =
-        telemetry::subscriber(&config, Output::text(lines.clone(), false)).unwrap();
+    let (subscriber, _guard) = telemetry::subscriber(&config, Output::text(lines.clone(), false)).unwrap();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let provider = Provider::saying("500 Oh no", "content-type: text/plain\r\n", SECRET).await;
     let stage = Stage::with(RULES, routes(&provider, ", key_file: provider.key")).await;
     std::fs::write(stage.bus.folder().join("provider.key"), SECRET).unwrap();
     let (_run, caller) = stage.caller().await;
-    let unreachable = Provider::answering(Vec::new()).await;
-    drop(unreachable);
+    let forger = Caller::new(&stage.proxy.url, &format!("{}x", caller.bearer));
+    let refused = forger.ask(Api::Anthropic, "k", "x", false).await;
+    refusal(Api::Anthropic, refused, 401).await;
     for api in BOTH {
         let mut body = question(api, "x", true);
         body["model"] = json!(route(api));
         let answer = caller.call(api, "k", &body).send().await.unwrap();
         assert_eq!(answer.status(), 500);
         let told = hear(answer).await.bytes;
-        assert_eq!(
-            told,
-            "*".repeat(SECRET.len()).as_bytes(),
-            "nor told in errors"
-        );
+        assert_eq!(told, "*".repeat(SECRET.len()).as_bytes(), "nor told in errors");
     }
     let logged = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
-    assert!(logged.contains("budget_proxy"), "something was logged");
+    assert!(logged.contains("a bearer is refused"), "something was logged");
     for secret in [SECRET, caller.bearer.as_str()] {
         let line = logged.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);

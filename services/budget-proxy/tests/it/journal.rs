@@ -7,9 +7,7 @@ use kit::clock;
 use kit::for_test::PROJECT;
 use kit::journal::Journal;
 use kit::message::Outgoing;
-use schemas::event::{
-    Finished, Requested, ResumeCause, Resumed, Started, Totals, WaitReason, Waiting,
-};
+use schemas::event::{Finished, Requested, ResumeCause, Resumed, Started, Totals, WaitReason, Waiting};
 use schemas::trigger::Trigger;
 use schemas::{Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Subject};
 
@@ -32,20 +30,12 @@ impl Run {
     /// A run that nobody has taken yet.
     pub(crate) async fn requested(bus: &Bus) -> Self {
         let id = RunId::from_uuid(clock::uuid7());
-        let mut run = Self {
-            id,
-            epoch: 0,
-            last: 0,
-            journal: Journal::new(bus),
-        };
+        let mut run = Self { id, epoch: 0, last: 0, journal: Journal::new(bus) };
         let requested = RunEvent::Requested(Box::new(Requested {
             project: ProjectId::try_new(PROJECT).unwrap(),
             agent: "coder".parse().unwrap(),
             class: Class::Resident,
-            trigger: Trigger::Command {
-                by: "test".to_owned(),
-                key: id.to_string(),
-            },
+            trigger: Trigger::Command { by: "test".to_owned(), key: id.to_string() },
             rule: "test".to_owned(),
             prompt: "do it".into(),
             context: None,
@@ -63,10 +53,7 @@ impl Run {
     }
 
     pub(crate) async fn start(&mut self) {
-        let started = Started {
-            runner: "one".to_owned(),
-            harness: "native".to_owned(),
-        };
+        let started = Started { runner: "one".to_owned(), harness: "native".to_owned() };
         self.epoch = self.decide(RunEvent::Started(started)).await;
     }
 
@@ -77,30 +64,20 @@ impl Run {
 
     /// Another runner takes it over. Gives the moment at which the log had it.
     pub(crate) async fn resume(&mut self) -> Instant {
-        let resumed = Resumed {
-            runner: "two".to_owned(),
-            attempt: 2,
-            cause: ResumeCause::HolderLost,
-        };
+        let resumed = Resumed { runner: "two".to_owned(), attempt: 2, cause: ResumeCause::HolderLost };
         self.epoch = self.decide(RunEvent::Resumed(resumed)).await;
         Instant::now()
     }
 
     /// It waits, and nobody holds it.
     pub(crate) async fn wait(&mut self) {
-        let waiting = Waiting {
-            reason: WaitReason::Child,
-            until: None,
-        };
+        let waiting = Waiting { reason: WaitReason::Child, until: None };
         self.decide(RunEvent::Waiting(waiting)).await;
     }
 
     /// It ends. Gives the moment at which the log had it.
     pub(crate) async fn finish(&mut self) -> Instant {
-        let finished = Finished {
-            answer: "done".into(),
-            totals: Totals::default(),
-        };
+        let finished = Finished { answer: "done".into(), totals: Totals::default() };
         self.decide(RunEvent::Finished(finished)).await;
         Instant::now()
     }
@@ -112,15 +89,9 @@ impl Run {
     async fn append(&mut self, subject: Subject, event: RunEvent) -> u64 {
         let id = EventId::new(clock::uuid7().to_string());
         let envelope = Envelope::new(id, "decision", "test", clock::now());
-        let decision = Decision {
-            events: vec![event],
-        };
+        let decision = Decision { events: vec![event] };
         let message = Outgoing::decision(subject, envelope, &decision).unwrap();
-        self.last = self
-            .journal
-            .append(self.id, self.last, message)
-            .await
-            .unwrap();
+        self.last = self.journal.append(self.id, self.last, message).await.unwrap();
         self.last
     }
 }

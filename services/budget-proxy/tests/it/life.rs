@@ -26,10 +26,7 @@ fn short() -> Setting {
         bus: Duration::from_millis(300),
         ..Patience::SHIPPED
     };
-    Setting {
-        patience: Some(patience),
-        ..Setting::default()
-    }
+    Setting { patience: Some(patience), ..Setting::default() }
 }
 
 #[tokio::test]
@@ -41,12 +38,7 @@ async fn its_health_has_a_check_for_all_that_it_needs() {
     assert!(report.checks.values().all(|check| *check == Check::Green));
     let (_run, caller) = stage.caller().await;
     for path in ["healthz", "readyz"] {
-        let response = caller
-            .http
-            .get(format!("{}/{path}", caller.url))
-            .send()
-            .await
-            .unwrap();
+        let response = caller.http.get(format!("{}/{path}", caller.url)).send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(json_of(response).await["ready"], Value::Bool(true));
     }
@@ -57,9 +49,7 @@ async fn it_is_red_while_the_bus_is_gone() {
     let mut stage = Stage::playing(RULES).await;
     stage.bus.server().stop().await.unwrap();
     let red = |check: Option<&Check>| matches!(check, Some(Check::Red(_)));
-    stage
-        .until_health(|report| red(report.checks.get("bus")) && red(report.checks.get("epochs")))
-        .await;
+    stage.until_health(|report| red(report.checks.get("bus")) && red(report.checks.get("epochs"))).await;
     stage.bus.server().restart().await.unwrap();
     stage.until_health(|report| report.ready).await;
 }
@@ -104,11 +94,7 @@ async fn without_the_bus_it_ends_in_time_too() {
     let begun = Instant::now();
     stage.proxy.context.begin_shutdown();
     assert!(stage.proxy.context.drain(Duration::from_secs(5)).await);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -116,10 +102,7 @@ async fn a_record_that_waits_for_the_bus_is_flushed_at_the_end() {
     let mut stage = Stage::with(
         RULES,
         Setting {
-            patience: Some(Patience {
-                bus: Duration::from_millis(300),
-                ..Patience::SHIPPED
-            }),
+            patience: Some(Patience { bus: Duration::from_millis(300), ..Patience::SHIPPED }),
             ..Setting::default()
         },
     )
@@ -144,11 +127,7 @@ async fn once_it_ends_no_call_begins() {
     let mut slow = Hearing::of(caller.ask(Api::OpenAi, "k", "slow", true).await);
     slow.until("4567").await;
     stage.proxy.context.begin_shutdown();
-    let late = caller.call(
-        Api::OpenAi,
-        "late",
-        &crate::client::question(Api::OpenAi, "plain", false),
-    );
+    let late = caller.call(Api::OpenAi, "late", &crate::client::question(Api::OpenAi, "plain", false));
     match late.send().await {
         Ok(response) => assert_eq!(response.status(), 503),
         Err(error) => assert!(error.is_connect() || error.is_request(), "{error}"),
@@ -166,8 +145,7 @@ async fn it_waits_for_the_issuer() {
     stage.stop_issuer().await;
     let starting = stage.begin_proxy().await;
     let red = |check: Option<&Check>| matches!(check, Some(Check::Red(_)));
-    let report =
-        || async { red(starting.context.health.report().checks.get("issuer")).then_some(()) };
+    let report = || async { red(starting.context.health.report().checks.get("issuer")).then_some(()) };
     crate::stage::until("a red check", report).await;
     assert!(!starting.context.health.is_ready());
     stage.start_issuer().await;
@@ -181,21 +159,11 @@ async fn it_waits_for_the_issuer() {
 async fn a_new_key_of_the_issuer_is_learnt() {
     let mut stage = Stage::playing(RULES).await;
     let (run, old) = stage.caller().await;
-    assert_eq!(
-        old.ask(Api::OpenAi, "1", "plain", false).await.status(),
-        200
-    );
+    assert_eq!(old.ask(Api::OpenAi, "1", "plain", false).await.status(), 200);
     stage.stop_issuer().await;
     std::fs::remove_file(stage.bus.identity().bearer_key_file()).unwrap();
     stage.start_issuer().await;
     let new = stage.caller_of(&run).await;
-    assert_eq!(
-        new.ask(Api::OpenAi, "2", "plain", false).await.status(),
-        200
-    );
-    assert_eq!(
-        old.ask(Api::OpenAi, "3", "plain", false).await.status(),
-        401,
-        "the old key is no key any more"
-    );
+    assert_eq!(new.ask(Api::OpenAi, "2", "plain", false).await.status(), 200);
+    assert_eq!(old.ask(Api::OpenAi, "3", "plain", false).await.status(), 401, "the old key is no key any more");
 }

@@ -1,10 +1,5 @@
 //! The proxy through its public `run`: on a real bus, with the real issuer and the real rehearsal model, over real HTTP.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bearers;
 mod client;

@@ -18,15 +18,8 @@ const RULES: &str = "
 ";
 
 async fn impatient() -> Stage {
-    let patience = Patience {
-        bus: Duration::from_millis(500),
-        epoch: Duration::from_millis(300),
-        ..Patience::SHIPPED
-    };
-    let setting = Setting {
-        patience: Some(patience),
-        ..Setting::default()
-    };
+    let patience = Patience { bus: Duration::from_millis(500), epoch: Duration::from_millis(300), ..Patience::SHIPPED };
+    let setting = Setting { patience: Some(patience), ..Setting::default() };
     Stage::with(RULES, setting).await
 }
 
@@ -36,18 +29,12 @@ async fn recovered(stage: &Stage, caller: &crate::client::Caller) {
     let mut n = 0;
     loop {
         n += 1;
-        let response = caller
-            .ask(Api::OpenAi, &format!("back-{n}"), "plain", false)
-            .await;
+        let response = caller.ask(Api::OpenAi, &format!("back-{n}"), "plain", false).await;
         if response.status() == 200 {
             return;
         }
         assert_eq!(response.status(), 503);
-        assert!(
-            Instant::now() < deadline,
-            "{:?}",
-            stage.proxy.context.health.report()
-        );
+        assert!(Instant::now() < deadline, "{:?}", stage.proxy.context.health.report());
     }
 }
 
@@ -56,13 +43,7 @@ async fn while_the_bus_hangs_nothing_is_forwarded() {
     let stage = &mut impatient().await;
     let (_run, caller) = stage.caller().await;
     let (mut new, _) = stage.caller().await;
-    assert_eq!(
-        caller
-            .ask(Api::Anthropic, "known", "plain", false)
-            .await
-            .status(),
-        200
-    );
+    assert_eq!(caller.ask(Api::Anthropic, "known", "plain", false).await.status(), 200);
     stage.bus.server().pause().unwrap();
     for round in 0..3 {
         for api in BOTH {
@@ -77,15 +58,7 @@ async fn while_the_bus_hangs_nothing_is_forwarded() {
     stage.bus.server().unpause().unwrap();
     recovered(stage, &caller).await;
     new.resume().await;
-    assert_eq!(
-        stage
-            .caller_of(&new)
-            .await
-            .ask(Api::OpenAi, "k", "plain", false)
-            .await
-            .status(),
-        200
-    );
+    assert_eq!(stage.caller_of(&new).await.ask(Api::OpenAi, "k", "plain", false).await.status(), 200);
 }
 
 #[tokio::test]
@@ -130,10 +103,7 @@ async fn a_call_that_lands_while_the_bus_is_gone_is_told_kept_and_on_record_once
         stage.bus.server().stop().await.unwrap();
         stage.model.open_gate("middle").unwrap();
         let heard = soon("the answer's end", hearing.rest()).await;
-        assert!(
-            heard.whole,
-            "an answer under way is not cut because nobody knows"
-        );
+        assert!(heard.whole, "an answer under way is not cut because nobody knows");
         stage.bus.server().restart().await.unwrap();
         assert_eq!(stage.record(run.id).await.outcome, CallOutcome::Completed);
         recovered(stage, &caller).await;
@@ -141,9 +111,7 @@ async fn a_call_that_lands_while_the_bus_is_gone_is_told_kept_and_on_record_once
         assert_eq!(again.status(), 200);
         assert_eq!(hear(again).await, heard);
         let asked = stage.asked();
-        let slow = asked
-            .iter()
-            .filter(|record| record.rule.as_deref() == Some("slow"));
+        let slow = asked.iter().filter(|record| record.rule.as_deref() == Some("slow"));
         assert_eq!(slow.count(), 1);
     }
 }

@@ -22,12 +22,7 @@ async fn directly(stage: &Stage, api: Api, text: &str, stream: bool) -> Vec<u8> 
     let caller = Caller::new(&stage.model.url(), "anybody");
     let mut body = question(api, text, stream);
     body["model"] = json!(api.model());
-    let response = caller
-        .post(api)
-        .body(body.to_string())
-        .send()
-        .await
-        .unwrap();
+    let response = caller.post(api).body(body.to_string()).send().await.unwrap();
     assert_eq!(response.status(), 200);
     hear(response).await.bytes
 }
@@ -44,20 +39,12 @@ async fn answers_of_both_apis_pass_untouched_streamed_and_not() {
                 let response = caller.ask(api, &key, text, stream).await;
                 assert_eq!(response.status(), 200, "{key}");
                 let content_type = response.headers()["content-type"].to_str().unwrap();
-                assert_eq!(
-                    content_type.starts_with("text/event-stream"),
-                    stream,
-                    "{key}"
-                );
+                assert_eq!(content_type.starts_with("text/event-stream"), stream, "{key}");
                 assert!(!response.headers().contains_key("idempotent-replayed"));
                 let heard = hear(response).await;
                 assert!(heard.whole, "{key}");
                 // The answers' ids derive from the request's bytes, so those were the same as well.
-                assert_eq!(
-                    String::from_utf8_lossy(&heard.bytes),
-                    String::from_utf8_lossy(&wanted),
-                    "{key}"
-                );
+                assert_eq!(String::from_utf8_lossy(&heard.bytes), String::from_utf8_lossy(&wanted), "{key}");
             }
         }
     }
@@ -78,9 +65,7 @@ async fn the_routes_model_is_asked_and_told() {
 async fn a_bearer_may_stand_where_sdks_put_keys() {
     let stage = Stage::playing(RULES).await;
     let (_run, caller) = stage.caller().await;
-    let request = caller
-        .post(Api::Anthropic)
-        .header("x-api-key", &caller.bearer);
+    let request = caller.post(Api::Anthropic).header("x-api-key", &caller.bearer);
     let body = question(Api::Anthropic, "think", false).to_string();
     let response = request.body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);

@@ -46,27 +46,19 @@ impl Provider {
         };
         #[expect(clippy::disallowed_methods, reason = "its handle is the owner")]
         let serving = AbortOnDropHandle::new(tokio::spawn(serving));
-        Self {
-            url,
-            sent,
-            _serving: serving,
-        }
+        Self { url, sent, _serving: serving }
     }
 
     /// Answers every request with this status, these header lines and this body.
     pub(crate) async fn saying(status: &str, headers: &str, body: &str) -> Self {
         let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        );
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
         Self::answering(vec![Act::Send(answer.into_bytes())]).await
     }
 
     pub(crate) fn sent(&self) -> Vec<Sent> {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A route that leads here, in the words of `models.yaml`.
@@ -97,9 +89,7 @@ async fn serve(mut stream: TcpStream, acts: Vec<Act>, seen: Arc<Mutex<Vec<Sent>>
     let Some(sent) = read(&mut stream).await else {
         return;
     };
-    seen.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(sent);
+    seen.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
     for act in acts {
         match act {
             Act::Send(bytes) => {
@@ -137,9 +127,5 @@ async fn read(stream: &mut TcpStream) -> Option<Sent> {
             return None;
         }
     }
-    Some(Sent {
-        line,
-        headers,
-        body,
-    })
+    Some(Sent { line, headers, body })
 }

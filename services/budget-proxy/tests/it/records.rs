@@ -38,11 +38,7 @@ const RULES: &str = "
 #[tokio::test]
 async fn a_record_tells_what_the_model_counted() {
     let stage = Stage::playing(RULES).await;
-    for (n, (api, stream)) in BOTH
-        .into_iter()
-        .flat_map(|api| [(api, false), (api, true)])
-        .enumerate()
-    {
+    for (n, (api, stream)) in BOTH.into_iter().flat_map(|api| [(api, false), (api, true)]).enumerate() {
         let (run, caller) = stage.caller().await;
         hear(caller.ask(api, "key/1", "plain", stream).await).await;
         let (record, asked) = (stage.record(run.id).await, &stage.asked()[n]);
@@ -53,19 +49,9 @@ async fn a_record_tells_what_the_model_counted() {
         };
         assert_eq!((record.usage, record.usage_estimated), (usage, false));
         assert_eq!(record.outcome, CallOutcome::Completed);
-        assert_eq!(
-            (record.run_id, record.agent.as_str(), record.epoch),
-            (run.id, "coder", run.epoch)
-        );
+        assert_eq!((record.run_id, record.agent.as_str(), record.epoch), (run.id, "coder", run.epoch));
         assert_eq!(record.idempotency_key, "key/1");
-        assert_eq!(
-            record.api,
-            if api == Api::Anthropic {
-                "anthropic"
-            } else {
-                "openai"
-            }
-        );
+        assert_eq!(record.api, if api == Api::Anthropic { "anthropic" } else { "openai" });
         assert_eq!(record.route, api.route());
         assert_eq!(record.model, format!("rehearsal/{}", api.model()));
         let body = question(api, "plain", stream).to_string();
@@ -83,22 +69,13 @@ async fn a_call_is_priced_by_the_list_of_its_day() {
     let (run, caller) = stage.caller().await;
     hear(caller.ask(Api::Anthropic, "k", "cached", true).await).await;
     let record = stage.record(run.id).await;
-    let usage = Usage {
-        input_tokens: 1000,
-        output_tokens: 200,
-        cache_write_tokens: 4000,
-        cache_read_tokens: 30_000,
-    };
+    let usage = Usage { input_tokens: 1000, output_tokens: 200, cache_write_tokens: 4000, cache_read_tokens: 30_000 };
     assert_eq!(record.usage, usage);
     // The list of 2021: neither the one before it nor the one that has not begun.
     assert_eq!(record.price_date.as_deref(), Some("2021-01-01"));
     let dollars = Rate::try_new("0.30").unwrap();
     assert_eq!(record.cost.unwrap().0, 30_000 + 30_000 + 150_000 + 90_000);
-    assert_eq!(
-        record.cost.unwrap().0,
-        dollars.0,
-        "thirty cents in millionths"
-    );
+    assert_eq!(record.cost.unwrap().0, dollars.0, "thirty cents in millionths");
 }
 
 #[tokio::test]
@@ -115,15 +92,8 @@ async fn what_the_model_does_not_count_is_the_worst_case_and_marked() {
         assert!(u64::from(asked.input_tokens) < body && u64::from(asked.output_tokens) < 10);
         // At the dearest rate of the input, which is that of writing the cache.
         assert!(record.usage.cache_write_tokens >= body);
-        assert_eq!(
-            (record.usage.input_tokens, record.usage.cache_read_tokens),
-            (0, 0)
-        );
-        let output = if stream {
-            1000.min(heard.bytes.len() as u64)
-        } else {
-            1000
-        };
+        assert_eq!((record.usage.input_tokens, record.usage.cache_read_tokens), (0, 0));
+        let output = if stream { 1000.min(heard.bytes.len() as u64) } else { 1000 };
         assert_eq!(record.usage.output_tokens, output);
         assert!(record.cost.unwrap().0 > 0);
     }
@@ -131,10 +101,7 @@ async fn what_the_model_does_not_count_is_the_worst_case_and_marked() {
     let heard = hear(caller.ask(Api::OpenAi, "k", "silent", true).await).await;
     assert!(heard.whole);
     let record = stage.record(run.id).await;
-    assert_eq!(
-        record.usage.output_tokens, 3000,
-        "what the route's model may have thought unseen"
-    );
+    assert_eq!(record.usage.output_tokens, 3000, "what the route's model may have thought unseen");
 }
 
 #[tokio::test]
@@ -144,20 +111,8 @@ async fn each_end_is_on_record_as_what_it_was() {
         ("cut", true, Some(200), CallOutcome::UpstreamCut, true),
         ("cut", false, Some(200), CallOutcome::UpstreamCut, true),
         ("error", true, Some(200), CallOutcome::UpstreamCut, true),
-        (
-            "refused",
-            true,
-            Some(429),
-            CallOutcome::UpstreamError,
-            false,
-        ),
-        (
-            "garbage",
-            false,
-            Some(200),
-            CallOutcome::UpstreamError,
-            true,
-        ),
+        ("refused", true, Some(429), CallOutcome::UpstreamError, false),
+        ("garbage", false, Some(200), CallOutcome::UpstreamError, true),
     ];
     for api in BOTH {
         for (text, stream, status, outcome, estimated) in cases {
@@ -185,27 +140,16 @@ async fn input_that_was_told_before_the_cut_is_no_estimate() {
 
 #[tokio::test]
 async fn a_model_without_a_price_has_no_cost() {
-    let body =
-        "{\"type\":\"message\",\"model\":\"m\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}";
+    let body = "{\"type\":\"message\",\"model\":\"m\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}";
     let provider = Provider::saying("200 OK", "content-type: application/json\r\n", body).await;
-    let setting = Setting {
-        routes: provider.route("own", "anthropic", ""),
-        ..Setting::default()
-    };
+    let setting = Setting { routes: provider.route("own", "anthropic", ""), ..Setting::default() };
     let stage = Stage::with(RULES, setting).await;
     let (run, caller) = stage.caller().await;
     let mut asked = question(Api::Anthropic, "x", false);
     asked["model"] = "own".into();
-    let answer = caller
-        .call(Api::Anthropic, "k", &asked)
-        .send()
-        .await
-        .unwrap();
+    let answer = caller.call(Api::Anthropic, "k", &asked).send().await.unwrap();
     assert_eq!(hear(answer).await.bytes, body.as_bytes());
     let record = stage.record(run.id).await;
-    assert_eq!(
-        (record.cost, record.price_date.as_deref(), record.rehearsal),
-        (None, None, false)
-    );
+    assert_eq!((record.cost, record.price_date.as_deref(), record.rehearsal), (None, None, false));
     assert_eq!((record.model.as_str(), record.usage.total()), ("m", 7));
 }

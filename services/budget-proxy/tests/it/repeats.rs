@@ -82,11 +82,7 @@ async fn a_call_whose_caller_is_gone_goes_on_and_is_kept() {
         let record = stage.record(run.id).await;
         assert_eq!(record.outcome, CallOutcome::CallerGone);
         assert!(!record.usage_estimated);
-        let again = stage
-            .caller_of(&run)
-            .await
-            .ask(api, "k", "slow", true)
-            .await;
+        let again = stage.caller_of(&run).await.ask(api, "k", "slow", true).await;
         assert_eq!(again.headers()["idempotent-replayed"], "true");
         assert!(hear(again).await.whole);
         assert_eq!(stage.asked().len(), 1);
@@ -99,14 +95,8 @@ async fn first_calls_at_the_same_moment_are_one() {
     for round in 0..10 {
         let (run, caller) = stage.caller().await;
         let before = stage.asked().len();
-        let answers = (0..16).map(|_| async {
-            json_of(
-                caller
-                    .ask(Api::OpenAi, &format!("k{round}"), "plain", false)
-                    .await,
-            )
-            .await
-        });
+        let answers = (0..16)
+            .map(|_| async { json_of(caller.ask(Api::OpenAi, &format!("k{round}"), "plain", false).await).await });
         let answers = soon("all answers", join_all(answers)).await;
         assert!(answers.iter().all(|answer| answer == &answers[0]));
         assert_eq!(stage.asked().len(), before + 1);
@@ -118,10 +108,7 @@ async fn first_calls_at_the_same_moment_are_one() {
 async fn the_same_key_of_another_run_or_for_another_request_is_another_call() {
     let stage = Stage::playing(RULES).await;
     let ((_one, first), (_two, second)) = (stage.caller().await, stage.caller().await);
-    for (n, (caller, text)) in [(&first, "plain"), (&second, "plain"), (&first, "plain too")]
-        .iter()
-        .enumerate()
-    {
+    for (n, (caller, text)) in [(&first, "plain"), (&second, "plain"), (&first, "plain too")].iter().enumerate() {
         let answer = caller.ask(Api::Anthropic, "k", text, false).await;
         assert!(!answer.headers().contains_key("idempotent-replayed"));
         assert_eq!(answer.status(), 200);
@@ -141,33 +128,38 @@ async fn a_call_that_failed_can_be_tried_again() {
         ("kind: malformed_frame, after_tokens: 2", None),
         ("kind: error_frame, after_tokens: 2", None),
     ];
-    for (fault, status) in faults {
-        let rules = format!(
-            "\n  - name: faulty\n    fault: {{{fault}, times: 1}}\n    reply: {{text: '0123456789abcdef'}}\n"
-        );
-        for api in BOTH {
-            for stream in [false, true] {
-                let stage = Stage::playing(&rules).await;
-                let (run, caller) = stage.caller().await;
-                let what = format!("{fault} {api:?} {stream}");
-                let failed = caller.ask(api, "k", "x", stream).await;
-                if let Some(status) = status {
-                    refusal(api, failed, status).await;
-                } else {
-                    hear(failed).await;
-                }
-                let again = caller.ask(api, "k", "x", stream).await;
-                assert_eq!(again.status(), 200, "{what}");
-                assert!(
-                    !again.headers().contains_key("idempotent-replayed"),
-                    "{what}"
-                );
-                assert!(hear(again).await.whole, "{what}");
-                let kept = caller.ask(api, "k", "x", stream).await;
-                assert_eq!(kept.headers()["idempotent-replayed"], "true", "{what}");
-                assert_eq!(stage.asked().len(), 2, "{what}");
-                assert_eq!(stage.records(run.id, 2).await.len(), 2, "{what}");
+    let rules = faults.iter().enumerate().map(|(n, (fault, _))| {
+        format!(
+            "
+  - name: fault-{n}
+    when: {{last_user: 'fault {n} '}}
+    fault: {{{fault}, times: 1}}
+    reply: {{text: '0123456789abcdef'}}
+"
+        )
+    });
+    let stage = Stage::playing(&rules.collect::<String>()).await;
+    for (n, (_, status)) in faults.into_iter().enumerate() {
+        for (api, stream) in
+            [(Api::Anthropic, false), (Api::Anthropic, true), (Api::OpenAi, false), (Api::OpenAi, true)]
+        {
+            let (run, caller) = stage.caller().await;
+            let before = stage.asked().len();
+            // Another conversation each, in which the fault has not happened yet.
+            let text = format!("fault {n} {api:?} {stream}");
+            let failed = caller.ask(api, "k", &text, stream).await;
+            match status {
+                Some(status) => drop(refusal(api, failed, status).await),
+                None => drop(hear(failed).await),
             }
+            let again = caller.ask(api, "k", &text, stream).await;
+            assert_eq!(again.status(), 200, "{text}");
+            assert!(!again.headers().contains_key("idempotent-replayed"), "{text}");
+            assert!(hear(again).await.whole, "{text}");
+            let kept = caller.ask(api, "k", &text, stream).await;
+            assert_eq!(kept.headers()["idempotent-replayed"], "true", "{text}");
+            assert_eq!(stage.asked().len(), before + 2, "{text}");
+            stage.records(run.id, 2).await;
         }
     }
 }
@@ -182,11 +174,7 @@ async fn a_call_that_is_lost_with_the_proxy_is_made_again() {
     assert!(!soon("the end", lost.rest()).await.whole);
     stage.start_proxy().await;
     stage.model.open_gate("middle").unwrap();
-    let again = stage
-        .caller_of(&run)
-        .await
-        .ask(Api::Anthropic, "k", "slow", true)
-        .await;
+    let again = stage.caller_of(&run).await.ask(Api::Anthropic, "k", "slow", true).await;
     assert!(!again.headers().contains_key("idempotent-replayed"));
     assert!(hear(again).await.whole);
     assert_eq!(stage.asked().len(), 2);
@@ -195,17 +183,10 @@ async fn a_call_that_is_lost_with_the_proxy_is_made_again() {
 #[tokio::test]
 async fn long_streams_are_kept_too() {
     let text = "0123456789".repeat(2_000);
-    let stage = Stage::playing(&format!(
-        "\n  - name: long\n    reply: {{text: '{text}'}}\n"
-    ))
-    .await;
+    let stage = Stage::playing(&format!("\n  - name: long\n    reply: {{text: '{text}'}}\n")).await;
     let (_run, caller) = stage.caller().await;
     let first = hear(caller.ask(Api::OpenAi, "k", "long", true).await).await;
-    assert!(
-        first.whole && first.bytes.len() > 1_000_000,
-        "{}",
-        first.bytes.len()
-    );
+    assert!(first.whole && first.bytes.len() > 1_000_000, "{}", first.bytes.len());
     let again = caller.ask(Api::OpenAi, "k", "long", true).await;
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert!(hear(again).await == first);
@@ -218,10 +199,7 @@ async fn a_body_may_come_in_any_order_of_keys() {
     let body = question(Api::Anthropic, "plain", false).to_string();
     assert!(body.find("\"model\"") > body.find("\"messages\""));
     let turned = body.replacen('{', "{\"metadata\": {\"model\": \"inner\"}, ", 1);
-    let request = caller
-        .post(Api::Anthropic)
-        .bearer_auth(&caller.bearer)
-        .body(turned);
+    let request = caller.post(Api::Anthropic).bearer_auth(&caller.bearer).body(turned);
     assert_eq!(request.send().await.unwrap().status(), 200);
     assert_eq!(stage.asked()[0].model, "claude-test");
 }

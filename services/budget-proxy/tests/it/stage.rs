@@ -101,15 +101,7 @@ impl Stage {
         let proxy = Proxy::begin(&bus, &crew, &model, patience).await;
         soon("the proxy is ready", proxy.context.health.until_ready()).await;
         let runner = bus.bus(Service::AgentRunner).await;
-        Self {
-            proxy,
-            model,
-            runner,
-            crew,
-            patience,
-            issuer,
-            bus,
-        }
+        Self { proxy, model, runner, crew, patience, issuer, bus }
     }
 
     /// A run that is held, and a caller with its bearer.
@@ -133,12 +125,8 @@ impl Stage {
             deadline: kit::clock::now() + SignedDuration::from_hours(1),
         };
         let body = serde_json::to_vec(&request).unwrap();
-        let asked = self
-            .runner
-            .client()
-            .request("swarm.ask.issuer.mint", body.into());
-        let answer: Answer<MintReply> =
-            serde_json::from_slice(&asked.await.unwrap().payload).unwrap();
+        let asked = self.runner.client().request("swarm.ask.issuer.mint", body.into());
+        let answer: Answer<MintReply> = serde_json::from_slice(&asked.await.unwrap().payload).unwrap();
         answer.into_result().unwrap().token
     }
 
@@ -163,10 +151,7 @@ impl Stage {
         let waiting = || async {
             let gates = http.get(&url).send().await.ok()?.text().await.ok()?;
             let gates: serde_json::Value = serde_json::from_str(&gates).ok()?;
-            let found = gates
-                .as_array()?
-                .iter()
-                .find(|found| found["name"] == gate)?;
+            let found = gates.as_array()?.iter().find(|found| found["name"] == gate)?;
             (!found["waiting"].as_array()?.is_empty()).then_some(())
         };
         until("a request at the gate", waiting).await;
@@ -197,11 +182,7 @@ impl Stage {
 
     pub(crate) async fn start_proxy(&mut self) {
         self.proxy = self.begin_proxy().await;
-        soon(
-            "the proxy is ready",
-            self.proxy.context.health.until_ready(),
-        )
-        .await;
+        soon("the proxy is ready", self.proxy.context.health.until_ready()).await;
     }
 
     /// Another proxy, which may not be ready yet.
@@ -234,33 +215,20 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     async fn begin(bus: &TestBus, crew: &Arc<Crew>, model: &Server, patience: Patience) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let context = Context::new("budget-proxy");
         let (bus, crew) = (bus.bus_config(Service::BudgetProxy), Arc::clone(crew));
-        let config = Config {
-            rehearsal_url: Some(model.url()),
-        };
+        let config = Config { rehearsal_url: Some(model.url()) };
         let own = context.clone();
         let started = runtime.spawn(async move {
             let (listener, address) = kit::http::bind(LOOPBACK).await.unwrap();
-            let deps = Deps {
-                bus: Bus::connect(&bus).await.unwrap(),
-                crew,
-                listener: Arc::new(Mutex::new(Some(listener))),
-            };
+            let deps =
+                Deps { bus: Bus::connect(&bus).await.unwrap(), crew, listener: Arc::new(Mutex::new(Some(listener))) };
             let running = budget_proxy::run_with(patience, config, deps, own.clone());
             own.spawn_vital("run", running);
             format!("http://{address}")
         });
-        Self {
-            url: soon("the proxy listens", started).await.unwrap(),
-            context,
-            runtime: Some(runtime),
-        }
+        Self { url: soon("the proxy listens", started).await.unwrap(), context, runtime: Some(runtime) }
     }
 
     /// Everything in it stops where it stands.
@@ -283,10 +251,7 @@ async fn issue(bus: &TestBus) -> Context {
         key_file: bus.identity().bearer_key_file(),
         max_lifetime: issuer::DEFAULT_MAX_LIFETIME,
     };
-    let deps = issuer::Deps {
-        client: bus.bus(Service::Issuer).await.client().clone(),
-        now: kit::clock::now,
-    };
+    let deps = issuer::Deps { client: bus.bus(Service::Issuer).await.client().clone(), now: kit::clock::now };
     let context = Context::new("issuer");
     context.spawn_vital("issuer", issuer::run(config, deps, context.clone()));
     soon("the issuer is ready", context.health.until_ready()).await;
