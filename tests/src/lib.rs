@@ -1,5 +1,6 @@
 //! What tests across services, the demo and the benches share: real parts to play on.
 
+pub mod bench;
 pub mod demo;
 pub mod person;
 pub mod rig;

@@ -1,0 +1,45 @@
+//! `burst`: a thousand triggers at the same moment, while the crew already works on the first of them.
+
+use std::time::Instant;
+
+use kit::requester::Requester;
+
+use super::{
+    Scale, load,
+    log::Follower,
+    report::{Measured, Target, Times, Unit, count},
+    wake,
+};
+use crate::rig::Rig;
+
+/// Triggers at once.
+const TRIGGERS: usize = 1_000;
+
+/// All but one in twenty are in the log before so many milliseconds.
+const TARGET: f64 = 50.0;
+
+pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
+    let rig = Rig::start(wake::SCENARIO).await?;
+    let runner = rig.runner("disk").await?;
+    let requester = Requester::start(&rig.client, &rig.services);
+    let mut log = Follower::start(&rig.client).await?;
+    // The first request waits until it is known how full the log is, and opens the connections of the crew.
+    load::at_once(&requester, &rig.crew.project, 1).await?;
+    log.wait("finished", 1).await?;
+    log.forget();
+
+    let triggers = scale.of(TRIGGERS);
+    let began = Instant::now();
+    let times = Times::of(load::at_once(&requester, &rig.crew.project, triggers).await?)?;
+    let finished = log.wait("finished", triggers).await?.len();
+    let ended = began.elapsed();
+    runner.stop().await;
+    let case = |what: &str| format!("{triggers} triggers at once: {what}");
+    Ok(vec![
+        Measured::new(case("in the log, p50"), Unit::Milliseconds, times.percentile(50.0)),
+        Measured::new(case("in the log, p95"), Unit::Milliseconds, times.percentile(95.0))
+            .target(Target::Below(TARGET)),
+        Measured::new(case("finished"), Unit::Runs, count(finished)).target(Target::Exactly(count(triggers))),
+        Measured::new(case("all finished after"), Unit::Seconds, ended.as_secs_f64()),
+    ])
+}

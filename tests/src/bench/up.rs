@@ -1,0 +1,89 @@
+//! `up`: how soon a crew is ready on an empty disk, and whether its memory grows with what it has done.
+
+use std::time::Duration;
+
+use kit::{requester::Requester, service};
+
+use super::{
+    Scale,
+    crew::{self, Project, Up},
+    load,
+    log::Follower,
+    report::{Measured, Target, Times, Unit, count},
+    wake,
+};
+
+/// Starts that are measured, each with a state of its own.
+const STARTS: usize = 5;
+
+/// Each start takes at most so many seconds.
+const TARGET_READY: f64 = 2.0;
+
+/// Megabytes of an idle crew.
+const TARGET_IDLE: f64 = 150.0;
+
+/// Megabytes after all runs.
+const TARGET_AFTER: f64 = 200.0;
+
+/// Runs that are done before memory is measured again.
+const RUNS: usize = 10_000;
+
+/// Runs at once.
+const AT_ONCE: usize = 500;
+
+/// A crew that did nothing for so long is idle: longer than any of its services waits between two looks.
+const SETTLE: Duration = Duration::from_secs(3);
+
+pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
+    let mut ready = Times::new()?;
+    for _ in 1..STARTS {
+        let project = Project::new(wake::SCENARIO)?;
+        let up = project.up().await?;
+        ready.add(up.ready_after)?;
+        up.stop().await?;
+    }
+    let project = Project::new(wake::SCENARIO)?;
+    let up = project.up().await?;
+    ready.add(up.ready_after)?;
+    let idle = settled(&up).await?;
+    let runs = scale.of(RUNS);
+    let finished = work(&project, runs).await?;
+    let after = settled(&up).await?;
+    up.stop().await?;
+    let seconds = |percent| ready.percentile(percent) / 1_000.0;
+    Ok(vec![
+        Measured::new(format!("ready on an empty disk, half of {STARTS}"), Unit::Seconds, seconds(50.0)),
+        Measured::new(format!("ready on an empty disk, slowest of {STARTS}"), Unit::Seconds, seconds(100.0))
+            .target(Target::AtMost(TARGET_READY)),
+        Measured::new("resident memory, idle", Unit::Megabytes, idle).target(Target::AtMost(TARGET_IDLE)),
+        Measured::new(format!("finished of {runs}"), Unit::Runs, count(finished)).target(Target::Exactly(count(runs))),
+        Measured::new(format!("resident memory after {runs} finished runs"), Unit::Megabytes, after)
+            .target(Target::AtMost(TARGET_AFTER)),
+    ])
+}
+
+/// Memory once nothing is under way.
+async fn settled(up: &Up) -> anyhow::Result<f64> {
+    tokio::time::sleep(SETTLE).await;
+    up.resident()
+}
+
+/// Lets the crew do so many runs; gives how many finished.
+async fn work(project: &Project, runs: usize) -> anyhow::Result<usize> {
+    let bus = project.bus().await?;
+    let id = crew::id()?;
+    let context = service::Context::new("bench");
+    let requester = Requester::start(&bus, &context);
+    let mut log = Follower::start(&bus).await?;
+    let mut asked = 0;
+    while asked < runs {
+        let now = AT_ONCE.min(runs - asked);
+        load::at_once(&requester, &id, now).await?;
+        asked += now;
+        log.wait("finished", asked).await?;
+    }
+    context.begin_shutdown();
+    drop(requester);
+    context.drain(service::GRACE).await;
+    Ok(log.count("finished"))
+}
