@@ -118,20 +118,12 @@ pub struct ToolContext {
 pub async fn call(context: &ToolContext, name: &str, arguments: Value) -> ToolOutput {
     let Some(spec) = builtin().iter().find(|spec| spec.name == name) else {
         let names: Vec<&str> = builtin().iter().map(|spec| spec.name).collect();
-        return ToolOutput::error(format!(
-            "There is no tool {name:?}. There are: {}.",
-            names.join(", ")
-        ));
+        return ToolOutput::error(format!("There is no tool {name:?}. There are: {}.", names.join(", ")));
     };
     let output = match name {
         "read" => with(spec, arguments, |arguments| read::call(context, arguments)).await,
         "list" => with(spec, arguments, |arguments| list::call(context, arguments)).await,
-        "search" => {
-            with(spec, arguments, |arguments| {
-                search::call(context, arguments)
-            })
-            .await
-        }
+        "search" => with(spec, arguments, |arguments| search::call(context, arguments)).await,
         "edit" => with(spec, arguments, |arguments| edit::call(context, arguments)).await,
         "write" => with(spec, arguments, |arguments| write::call(context, arguments)).await,
         "shell" => with(spec, arguments, |arguments| shell::call(context, arguments)).await,
@@ -149,11 +141,7 @@ async fn with<A: DeserializeOwned, F: Future<Output = ToolOutput>>(
     call: impl FnOnce(A) -> F,
 ) -> ToolOutput {
     // Some models send nothing where everything has a default.
-    let arguments = if arguments.is_null() {
-        Value::Object(serde_json::Map::new())
-    } else {
-        arguments
-    };
+    let arguments = if arguments.is_null() { Value::Object(serde_json::Map::new()) } else { arguments };
     match serde_json::from_value(arguments) {
         Ok(arguments) => call(arguments).await,
         Err(error) => ToolOutput::error(format!(
@@ -173,40 +161,23 @@ impl ToolContext {
                 sandbox::Stream::Stderr => Stream::Stderr,
             };
             let text = String::from_utf8_lossy(line);
-            logs.try_append(LogLine::tool_output(
-                clock::now(),
-                SERVICE,
-                run_id,
-                tool,
-                stream,
-                &text,
-            ));
+            logs.try_append(LogLine::tool_output(clock::now(), SERVICE, run_id, tool, stream, &text));
         }))
     }
 
     /// The whole answer is in the journal; in the log one line shows when it came.
     fn log_summary(&self, tool: &str, output: &ToolOutput) {
         let Some(logs) = &self.logs else { return };
-        let (stream, how) = if output.is_error {
-            (Stream::Stderr, "error")
-        } else {
-            (Stream::Stdout, "ok")
-        };
+        let (stream, how) = if output.is_error { (Stream::Stderr, "error") } else { (Stream::Stdout, "ok") };
         let first = output.content.lines().next().unwrap_or_default();
         let text = format!("{how}, {} bytes: {first}", output.content.len());
-        logs.try_append(LogLine::tool_output(
-            clock::now(),
-            SERVICE,
-            self.run_id,
-            tool,
-            stream,
-            &text,
-        ));
+        logs.try_append(LogLine::tool_output(clock::now(), SERVICE, self.run_id, tool, stream, &text));
     }
 
     /// Says why not, when nothing may be changed.
     fn refuse_changes(&self) -> Option<ToolOutput> {
-        let refusal = "You may only read: this would change the worktree. Hand the change to an agent that may make it.";
+        let refusal =
+            "You may only read: this would change the worktree. Hand the change to an agent that may make it.";
         self.read_only.then(|| ToolOutput::error(refusal))
     }
 }

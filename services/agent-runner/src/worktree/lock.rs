@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why a lock was not had.
@@ -63,6 +63,13 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that another thread is just starting has it open as well, for a moment.
+        flock(&self.file, FlockOperation::Unlock).ok();
+    }
+}
+
 fn take(path: &Path) -> io::Result<Option<Lock>> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -75,5 +82,5 @@ fn take(path: &Path) -> io::Result<Option<Lock>> {
     }
     // Whoever held it may have removed the file since: then this lock keeps nobody out.
     let still_there = fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
-    Ok(still_there.then_some(Lock { _file: file }))
+    Ok(still_there.then_some(Lock { file }))
 }

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use agent_runner::sandbox::{Sandbox as _, SandboxCommand};
-use agent_runner::worktree::{Commit, CommitId, EnsureError, From, Repository, SnapshotRef, StartPoint, WorktreePath};
+use agent_runner::{
+    sandbox::{Sandbox as _, SandboxCommand},
+    worktree::{Commit, CommitId, EnsureError, From, Repository, SnapshotRef, StartPoint, WorktreePath},
+};
 use schemas::event::FileChange;
 
 use crate::fixture::{Bundles, CHILD, RUN, Site, author, contents, git, state, tree};
