@@ -19,6 +19,9 @@ pub const MINT: &str = "mint";
 /// Operation of the issuer: the public keys that bearers are checked against.
 pub const KEYS: &str = "keys";
 
+/// Operation of every service: how it is. `kit` answers it for all of them.
+pub const HEALTH: &str = "health";
+
 /// Asks the issuer for the bearer of a run's epoch. Only who holds the run may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,8 +1,8 @@
 //! A request to a reply.
 //!
 //! Consumes `swarm.ask.issuer.<operation>`. Emits one reply to the request's inbox, always: granted or
-//! refused. Idempotency: minting twice gives two bearers that say the same. Ordering: none. On failure to
-//! reply, the asker times out and asks again.
+//! refused. (`health` is not its own: `kit` answers that.) Idempotency: minting twice gives two bearers that say
+//! the same. Ordering: none. On failure to reply, the asker times out and asks again.
 
 use async_nats::Message;
 use schemas::ask::{self, Answer, AskCode, AskError, MintRequest, Refused};
@@ -17,6 +17,9 @@ pub(crate) async fn answer(deps: &Deps, issuer: &Issuer, request: Message) {
         return;
     };
     let operation = request.subject.rsplit('.').next().unwrap_or_default();
+    if operation == ask::HEALTH {
+        return;
+    }
     let reply = match operation {
         ask::MINT => encode(mint(deps, issuer, &request.payload)),
         ask::KEYS => encode(Ok(issuer.keys())),

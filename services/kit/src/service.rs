@@ -21,9 +21,11 @@ use tracing::{Instrument, Span};
 
 use crate::telemetry;
 
+mod ask;
 mod health;
 mod signal;
 
+pub use ask::{HealthAskError, answer_health, ask_health};
 pub use health::{Check, Health, HealthReport, router};
 pub use signal::{Signal, until_signal};
 

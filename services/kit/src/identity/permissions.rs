@@ -203,6 +203,7 @@ fn nightcrew(grant: &mut Grant) {
         .publish("swarm.dead.>")
         // Questions to services; never `issuer.mint`.
         .publish("swarm.ask.issuer.keys")
+        .publish("swarm.ask.issuer.health")
         .publish("swarm.ask.agent-runner.*")
         .publish("swarm.ask.budget-proxy.*")
         .publish("swarm.ask.chat-bridge.*")

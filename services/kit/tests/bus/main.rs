@@ -14,6 +14,7 @@ mod dead;
 mod due;
 mod epochs;
 mod fixture;
+mod health;
 mod journal;
 mod proxy;
 mod requester;

@@ -40,6 +40,7 @@ const WRITERS: &[(&str, &[Service])] = &[
     ("swarm.audit.budget-proxy", &[BudgetProxy]),
     ("swarm.ask.issuer.mint", &[AgentRunner]),
     ("swarm.ask.issuer.keys", &[BudgetProxy, Nightcrew]),
+    ("swarm.ask.issuer.health", &[Nightcrew]),
     ("swarm.hold.RUN", &[AgentRunner]),
     ("$KV.runs.RUN", &[Nightcrew, RunCorrelator]),
     ("$KV.agents.lead", &[AgentRunner]),
