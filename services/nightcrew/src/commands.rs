@@ -1,7 +1,14 @@
 //! The commands that talk to a crew. Each is a function of its options, the crew and standard output; what it prints with
 //! `--json` is a type of `schemas::cli`.
 
+pub(crate) mod agents;
 pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod control;
+pub(crate) mod dead;
+pub(crate) mod doctor;
+pub(crate) mod rebuild;
+pub(crate) mod retry;
 pub(crate) mod runs;
 pub(crate) mod say;
 pub(crate) mod timeline;

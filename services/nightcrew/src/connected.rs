@@ -82,6 +82,7 @@ fn creds(project: &Project, reach: &Reach) -> anyhow::Result<PathBuf> {
 
 /// Who sits at this terminal, for people to read: whoever can read the credentials is trusted, whatever their name.
 pub(crate) fn person() -> String {
-    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let named =
+        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

@@ -33,8 +33,9 @@ impl Endpoints {
     /// Reads the file.
     pub(crate) fn read(state: &Path) -> anyhow::Result<Self> {
         let path = state.join(FILE);
-        let text = std::fs::read(&path)
-            .with_context(|| format!("no crew is up in this project ({} is not there): run `nightcrew up`", path.display()))?;
+        let text = std::fs::read(&path).with_context(|| {
+            format!("no crew is up in this project ({} is not there): run `nightcrew up`", path.display())
+        })?;
         serde_json::from_slice(&text).with_context(|| format!("{} can not be understood", path.display()))
     }
 }

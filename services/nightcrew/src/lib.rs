@@ -16,9 +16,10 @@ mod visible;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command, Reach};
+use cli::{Cli, Command, DeadCommand, Reach};
 use connected::{Connected, Usage};
 use output::{Output, PrintError};
+use schemas::control::Control;
 
 /// Exit code of a failure that is not the caller's mistake.
 const EXIT_FAILURE: u8 = 1;
@@ -39,8 +40,8 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    use commands::{cancel, runs, say, timeline};
-    let out = Output::open();
+    use commands::{agents, cancel, completions, control, dead, doctor, rebuild, retry, runs, say, timeline};
+    let out = &Output::open();
     let dir = cli.dir;
     let project = || project::Project::load(&dir);
     let crew = async |reach: &Reach| Connected::open(project()?, reach).await;
@@ -48,11 +49,25 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Init => up::init(&project()?),
         Command::Up(options) => Box::pin(up::up(project()?, options)).await,
         Command::Service(options) => Box::pin(up::service(project()?, options)).await,
-        Command::Say(options) => say::say(&crew(&options.reach).await?, &options, &out).await,
-        Command::Runs(options) => runs::runs(&crew(&options.reach).await?, &options, &out).await,
-        Command::Timeline(options) => timeline::timeline(&crew(&options.reach).await?, &options, &out).await,
-        Command::Cancel(options) => cancel::cancel(&crew(&options.reach).await?, &options, &out).await,
-        _ => anyhow::bail!("not yet"),
+        Command::Say(o) => say::say(&crew(&o.reach).await?, &o, out).await,
+        Command::Runs(o) => runs::runs(&crew(&o.reach).await?, &o, out).await,
+        Command::Timeline(o) => timeline::timeline(&crew(&o.reach).await?, &o, out).await,
+        Command::Agents(o) => agents::agents(&crew(&o.reach).await?, &o, out).await,
+        Command::Cancel(o) => cancel::cancel(&crew(&o.reach).await?, &o, out).await,
+        Command::Pause(o) => control::tell(&crew(&o.reach).await?, &o.whom, Control::Pause, o.json, out).await,
+        Command::Resume(o) => control::tell(&crew(&o.reach).await?, &o.whom, Control::Resume, o.json, out).await,
+        Command::Stop(o) => {
+            let how = if o.now { Control::Kill } else { Control::Stop };
+            control::tell(&crew(&o.reach).await?, &o.whom, how, o.json, out).await
+        }
+        Command::Retry(o) => retry::retry(&crew(&o.reach).await?, &o, out).await,
+        Command::Dead(DeadCommand::List(o)) => dead::list(&crew(&o.reach).await?, &o, out).await,
+        Command::Dead(DeadCommand::Show(o)) => dead::show(&crew(&o.reach).await?, &o, out).await,
+        Command::Dead(DeadCommand::Replay(o)) => dead::replay(&crew(&o.reach).await?, &o, out).await,
+        Command::Dead(DeadCommand::Drop(o)) => dead::drop(&crew(&o.reach).await?, &o, out).await,
+        Command::Rebuild(o) => rebuild::rebuild(&crew(&o.reach).await?, &o, out).await,
+        Command::Doctor(o) => doctor::doctor(&dir, &o, out).await,
+        Command::Completions(o) => Ok(completions::completions(&o, out)?),
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct Project {
 impl Project {
     /// Reads the project in `dir`.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Self> {
-        let dir = dir.canonicalize().with_context(|| format!("the project folder {} can not be read", dir.display()))?;
+        let dir =
+            dir.canonicalize().with_context(|| format!("the project folder {} can not be read", dir.display()))?;
         let crew = Crew::load(&dir).map_err(Problems)?;
         let state = match std::env::var_os("NIGHTCREW_STATE_DIR") {
             Some(state) => PathBuf::from(state),

@@ -43,7 +43,9 @@ async fn list(crew: &Connected, options: &RunsOptions) -> anyhow::Result<RunList
     let limit = usize::try_from(options.limit)?;
     let filter = Filter {
         agent: options.agent.clone(),
-        ended: options.state.map(|state| !matches!(state, StateFilter::Open | StateFilter::Requested | StateFilter::Running | StateFilter::Waiting)),
+        ended: options.state.map(|state| {
+            !matches!(state, StateFilter::Open | StateFilter::Requested | StateFilter::Running | StateFilter::Waiting)
+        }),
         // One more than is shown tells whether there are more.
         ..Filter::newest(if options.state.is_some() { MOST_LOOKED_AT } else { limit + 1 })
     };

@@ -8,11 +8,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chat_bridge::adapters::terminal::{Said, Session};
 use kit::{clock, journal::Journal};
-use schemas::{
-    Decision, RunEvent, RunId, Signal,
-    cli::Spoken,
-    event::Outcome,
-};
+use schemas::{Decision, RunEvent, RunId, Signal, cli::Spoken, event::Outcome};
 
 use super::show;
 use crate::{
@@ -163,9 +159,10 @@ impl Waiting {
         let seen = self.runs.entry(run).or_default().get_or_insert_with(tokio::time::Instant::now);
         let late = seen.elapsed() > DELIVERED_WITHIN;
         let signals = self.journal.signals(run, last.sequence).await?;
-        let delivered = signals.iter().filter_map(|signal| signal.decode().ok()).any(|signal| {
-            matches!(signal, Signal::Delivered(delivered) if delivered.decision_id == last.envelope.id)
-        });
+        let delivered = signals
+            .iter()
+            .filter_map(|signal| signal.decode().ok())
+            .any(|signal| matches!(signal, Signal::Delivered(delivered) if delivered.decision_id == last.envelope.id));
         Ok((delivered || late).then_some(outcome))
     }
 }
@@ -185,7 +182,8 @@ fn spinner(printer: &Printer<'_>) -> indicatif::ProgressBar {
     if printer.json || !std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
         return indicatif::ProgressBar::hidden();
     }
-    let spinner = indicatif::ProgressBar::new_spinner().with_message("waiting for the answer; Ctrl-C leaves the run alone");
+    let spinner =
+        indicatif::ProgressBar::new_spinner().with_message("waiting for the answer; Ctrl-C leaves the run alone");
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
 }

@@ -145,13 +145,10 @@ mod tests {
     #[test]
     fn money_never_claims_more_than_is_known() {
         let of = |cost, unpriced_calls| money(&Totals { cost: MicroUsd(cost), unpriced_calls, ..Totals::default() });
-        assert_eq!([of(0, 0), of(1, 0), of(1_234_567, 0), of(500, 1), of(0, 2)].map(String::from), [
-            "$0.0000",
-            "$0.0001",
-            "$1.2346",
-            "$0.0005 +?",
-            "no price"
-        ]);
+        assert_eq!(
+            [of(0, 0), of(1, 0), of(1_234_567, 0), of(500, 1), of(0, 2)].map(String::from),
+            ["$0.0000", "$0.0001", "$1.2346", "$0.0005 +?", "no price"]
+        );
     }
 
     #[test]

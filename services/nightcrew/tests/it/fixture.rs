@@ -5,13 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kit::{
-    bus::Bus,
-    for_test::TestBus,
-    identity::Service,
-    journal::Journal,
-    message::Outgoing,
-};
+use kit::{bus::Bus, for_test::TestBus, identity::Service, journal::Journal, message::Outgoing};
 use schemas::{
     AgentName, Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Signal, Subject, Trigger,
     event::{Finished, MessageSent, Requested, Started, Totals},

@@ -1,10 +1,10 @@
 //! The program as its users run it: against a real bus, with what it prints and the codes it exits with.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod controls;
+mod dead;
+mod doctor;
 mod fixture;
+mod mistakes;
 mod runs;
+mod say;

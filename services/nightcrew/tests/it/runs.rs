@@ -72,7 +72,9 @@ async fn a_timeline_tells_a_run_that_any_part_of_its_id_names() {
     let text = crew.run(&["timeline", &run(1).to_string()]).await.well();
     assert!(harmless(&text), "{text:?}");
     assert!(text.starts_with(&format!("run {}  lead  finished\n", run(1))), "{text}");
-    for wanted in ["woken by  ada on terminal", "requested", "started", "message_sent", "signal delivered", "nothing is missing"] {
+    for wanted in
+        ["woken by  ada on terminal", "requested", "started", "message_sent", "signal delivered", "nothing is missing"]
+    {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     let prefix = &run(1).to_string()[..6];
@@ -107,7 +109,10 @@ async fn what_is_missing_is_marked_and_counted() {
     assert!(text.contains("GAP") && text.contains("1 gap: what is marked GAP"), "{text}");
     let ambiguous = crew.run(&["timeline", "1"]).await;
     assert_eq!(ambiguous.code, 1);
-    assert!(ambiguous.err.contains(&run(1).to_string()) && ambiguous.err.contains(&run(2).to_string()), "{ambiguous:?}");
+    assert!(
+        ambiguous.err.contains(&run(1).to_string()) && ambiguous.err.contains(&run(2).to_string()),
+        "{ambiguous:?}"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +158,8 @@ async fn a_run_is_called_off_by_a_signal_unless_it_has_ended() {
     let Signal::Cancel(by) = signal.decode().unwrap() else { panic!("{signal:?}") };
     assert_eq!((by.by.as_str(), by.reason.as_str()), ("ada", "wrong room"));
 
-    let cancelled = Cancelled { by: "ada".to_owned(), reason: "no".to_owned(), totals: schemas::event::Totals::default() };
+    let cancelled =
+        Cancelled { by: "ada".to_owned(), reason: "no".to_owned(), totals: schemas::event::Totals::default() };
     crew.write(&Story::asked(2, "lead", "find it").started().then(RunEvent::Cancelled(cancelled))).await;
     let again = crew.run(&["cancel", &run(2).to_string()]).await;
     assert_eq!(again.code, 1);

@@ -63,7 +63,12 @@ pub(super) async fn follow(
     }
 }
 
-fn print(followed: &FollowedEntry, crew: &Connected, options: &TimelineOptions, out: &Output) -> Result<(), PrintError> {
+fn print(
+    followed: &FollowedEntry,
+    crew: &Connected,
+    options: &TimelineOptions,
+    out: &Output,
+) -> Result<(), PrintError> {
     if options.json {
         return out.json_line(followed);
     }
