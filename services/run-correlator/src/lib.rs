@@ -22,17 +22,19 @@ mod rebuild;
 mod summaries;
 mod sweep;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::context::KeyValueError;
+use async_nats::jetstream::kv;
 use kit::bus::Bus;
 use kit::class::chain;
 use kit::clock;
 use kit::consume::{self, Options};
 use kit::consumer::CORRELATOR_RUNS;
 use kit::logs::LogStore;
-use kit::service::Context;
+use kit::service::{Check, Context};
 use tokio::sync::mpsc;
 
 use archive::Archiver;
@@ -52,6 +54,12 @@ const SWEEP_LOGS_EVERY: Duration = Duration::from_hours(1);
 /// A message in hand shows a sign of life this often: folding a run from its archive may take long.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// Between two tries to start.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The health check that is red until the bucket is there.
+const CHECK: &str = "summaries";
+
 /// What the service needs from outside.
 #[derive(Debug, Clone)]
 pub struct Deps {
@@ -61,22 +69,20 @@ pub struct Deps {
     pub logs: Arc<LogStore>,
 }
 
-/// The service could not start.
+/// The service can not start yet.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The bucket is not to be had.
+enum StartError {
     #[error("the bucket of summaries is not to be had")]
     Bucket(#[source] KeyValueError),
-    /// There are no summaries, and they can not be made.
     #[error("the summaries of runs can not be made anew")]
     Fill(#[from] RebuildError),
 }
 
-/// Serves until shutdown. It is ready once it reads the log.
-pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), RunError> {
-    let store = summaries::store(&deps.bus).await;
-    let store = store.map_err(RunError::Bucket)?;
-    rebuild::fill_if_empty(&deps.bus).await?;
+/// Serves until shutdown. It is ready once it reads the log; until the bucket is there it tries, and says why it waits.
+pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Infallible> {
+    let Some(store) = prepare(&deps.bus, &context).await else {
+        return Ok(());
+    };
     let archiver = Archiver::new(&deps.bus);
     let (jobs, queue) = mpsc::channel(IN_HAND);
     let handler = Handler { jobs, archiver: archiver.clone() };
@@ -92,6 +98,33 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Run
     context.ready();
     context.shutdown.cancelled().await;
     Ok(())
+}
+
+/// The bucket, with summaries of what is in the log; none when the end comes first.
+async fn prepare(bus: &Bus, context: &Context) -> Option<kv::Store> {
+    loop {
+        match try_prepare(bus).await {
+            Ok(store) => {
+                context.health.set(CHECK, Check::Green);
+                return Some(store);
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(reason, "the summaries of runs can not be kept yet");
+                context.health.set(CHECK, Check::Red(reason));
+            }
+        }
+        tokio::select! {
+            () = context.shutdown.cancelled() => return None,
+            () = tokio::time::sleep(TRY_AGAIN) => {}
+        }
+    }
+}
+
+async fn try_prepare(bus: &Bus) -> Result<kv::Store, StartError> {
+    let store = summaries::store(bus).await.map_err(StartError::Bucket)?;
+    rebuild::fill_if_empty(bus).await?;
+    Ok(store)
 }
 
 async fn sweep_logs(logs: Arc<LogStore>, context: Context) {

@@ -219,25 +219,34 @@ async fn folded(
     before: Option<RunSummary>,
     messages: &[Message],
 ) -> Result<Option<RunSummary>, ProjectError> {
+    let Some(until) = messages.last().map(|last| last.sequence) else {
+        return Ok(before);
+    };
     let (mut summary, rest) = match (before, messages) {
-        (Some(before), messages) => (before, messages),
         (None, [first, rest @ ..]) => match summary::begin(run, first.link()) {
             Some(begun) => (begun, rest),
-            None => return from_log(bus, run).await,
+            None => return from_log(bus, run, until).await,
         },
         (None, []) => return Ok(None),
+        (Some(before), messages) => (before, messages),
     };
     for message in rest {
         if summary::apply(&mut summary, message.link()) == Folded::Hole {
-            return from_log(bus, run).await.map(|whole| whole.or(Some(summary)));
+            return from_log(bus, run, until).await.map(|whole| whole.or(Some(summary)));
         }
     }
     Ok(Some(summary))
 }
 
-async fn from_log(bus: &Bus, run: RunId) -> Result<Option<RunSummary>, ProjectError> {
+/// The summary of the run as it was with the message `until`: what comes later comes by itself, and a rebuild then gives the
+/// same, whenever it is made.
+async fn from_log(bus: &Bus, run: RunId, until: u64) -> Result<Option<RunSummary>, ProjectError> {
     match read::gather(bus, run).await {
-        Ok((_, evidence)) => Ok(summary::fold(run, &evidence.links())),
+        Ok((_, evidence)) => {
+            let mut links = evidence.links();
+            links.retain(|link| link.sequence <= until);
+            Ok(summary::fold(run, &links))
+        }
         Err(TimelineError::NotFound(_)) => Ok(None),
         Err(source) => Err(ProjectError::Fold { run, source }),
     }

@@ -148,3 +148,30 @@ fn an_unreadable_message_is_no_missing_one() {
     let reason = "its body is no decision".to_owned();
     assert_eq!(story.told_after(SOON).gaps, [Gap::Unreadable { sequence: 102, reason }]);
 }
+
+#[test]
+fn a_gap_is_named_as_it_is_written() {
+    let (reason, blob) = (String::new(), String::new());
+    let (child_run_id, at) = (run(), begin());
+    let (decision_id, call_id) = (EventId::new("d"), "t".to_owned());
+    let all = [
+        Gap::NotEnded { deadline: at },
+        Gap::NotReplied { step: 1 },
+        Gap::NotMetered { step: 1 },
+        Gap::NotReturned { call_id },
+        Gap::ChildNotEnded { child_run_id },
+        Gap::ChildMissing { child_run_id },
+        Gap::NotDelivered { decision_id: decision_id.clone() },
+        Gap::EffectNotDone { decision_id, system: "forge".to_owned() },
+        Gap::MissingSequence { before: None, expected: 1 },
+        Gap::Unreadable { sequence: 1, reason: reason.clone() },
+        Gap::ArchiveUnreadable { blob, reason: reason.clone() },
+        Gap::LogsExpired { before: at },
+        Gap::LogsOmitted { lines: 1 },
+        Gap::LogsUnreadable { reason },
+    ];
+    for gap in all {
+        assert_eq!(serde_json::to_value(&gap).unwrap()["gap"], gap.name());
+        assert!(!gap.to_string().is_empty());
+    }
+}

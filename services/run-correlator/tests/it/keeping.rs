@@ -148,3 +148,17 @@ async fn an_emptied_bucket_is_filled_at_the_next_start() {
     assert_eq!(log.kept(run_of(1)).await.unwrap(), before);
     stop(service).await;
 }
+
+#[tokio::test]
+async fn the_service_outlives_its_bus() {
+    let mut log = Log::start().await;
+    let service = log.serve(Config::SHIPPED);
+    let written = log.write(run_of(1), &Story::asked("x").then(started())).await;
+    log.summary(written).await;
+    log.restart_bus().await;
+    let finished = schemas::Decision { events: answers("done") };
+    let last = log.decide(run_of(1), written.last, "end".into_id(), &finished).await;
+    let summary = log.summary(Written { last, ..written }).await;
+    assert_eq!(summary.state, RunState::Ended);
+    stop(service).await;
+}

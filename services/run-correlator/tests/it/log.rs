@@ -24,8 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A log, and who writes to it.
 pub(crate) struct Log {
-    /// Lives as long as the log.
-    _bus: TestBus,
+    bus: TestBus,
     pub(crate) runner: Bus,
     pub(crate) correlator: Bus,
     pub(crate) cli: Bus,
@@ -59,7 +58,7 @@ impl Log {
             proxy: bus.bus(Service::BudgetProxy).await,
             chat: bus.bus(Service::ChatBridge).await,
             logs: Arc::new(logs),
-            _bus: bus,
+            bus,
         }
     }
 
@@ -117,6 +116,12 @@ impl Log {
         let envelope = Envelope::new(id, signal.kind(), bus.service(), kit::clock::now());
         let message = Outgoing::json(Subject::Signal(run, name), envelope, signal).unwrap();
         bus.publish(&message).await.unwrap();
+    }
+
+    /// Kills the server and starts it again.
+    pub(crate) async fn restart_bus(&mut self) {
+        self.bus.server().kill().await.unwrap();
+        self.bus.server().restart().await.unwrap();
     }
 
     /// Starts the service; it ends with the context.
