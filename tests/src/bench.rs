@@ -4,6 +4,7 @@
 //! a slow disk does not pass for slow code. A missed target is shown and fails nothing: a bench fails only when it could
 //! not measure, or when what it drove did not end well.
 
+mod bare;
 mod burst;
 mod crew;
 mod load;

@@ -86,7 +86,8 @@ impl Follower {
     }
 }
 
-fn stored_at(message: &async_nats::jetstream::Message) -> anyhow::Result<Timestamp> {
+/// When the server took a message in.
+pub(super) fn stored_at(message: &async_nats::jetstream::Message) -> anyhow::Result<Timestamp> {
     let info = message.info().map_err(|error| anyhow::anyhow!("a message of the log without its place: {error}"))?;
     Ok(Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())?)
 }

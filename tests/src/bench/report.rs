@@ -19,7 +19,7 @@ pub(super) struct Measured {
     pub(super) value: f64,
     /// The least it can cost: the same work without us, measured in the same run.
     pub(super) floor: Option<f64>,
-    /// What somebody else's system takes, measured in the same run.
+    /// What another way to do it takes, measured in the same run.
     pub(super) peer: Option<f64>,
     /// What it should be.
     pub(super) target: Option<Target>,
@@ -82,6 +82,11 @@ impl Measured {
         Self { case: case.into(), unit, value, floor: None, peer: None, target: None }
     }
 
+    /// The same beside what another way takes.
+    pub(super) fn beside(self, peer: f64) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
     /// The same with its floor.
     pub(super) fn over(self, floor: f64) -> Self {
         Self { floor: Some(floor), ..self }
@@ -92,9 +97,9 @@ impl Measured {
         Self { target: Some(target), ..self }
     }
 
-    /// The value as a multiple of its floor.
+    /// The value as a multiple of its floor, or of its peer where no floor is known.
     fn ratio(&self) -> Option<f64> {
-        self.floor.filter(|floor| *floor > 0.0).map(|floor| self.value / floor)
+        self.floor.or(self.peer).filter(|floor| *floor > 0.0).map(|floor| self.value / floor)
     }
 
     /// Whether it is what it should be; none without a target. What can not be compared is not met.
@@ -103,7 +108,7 @@ impl Measured {
             Target::AtMost(most) => self.value <= most,
             Target::Below(limit) => self.value < limit,
             Target::Exactly(value) => (self.value - value).abs() < f64::EPSILON,
-            Target::TimesFloor(times) => self.ratio().is_some_and(|ratio| ratio <= times),
+            Target::TimesFloor(times) => self.floor.is_some() && self.ratio().is_some_and(|ratio| ratio <= times),
         })
     }
 

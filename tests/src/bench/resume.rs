@@ -1,4 +1,6 @@
 //! `resume`: a thousand runs in the middle of a model call, SIGKILL of everything, and how soon all of them go on.
+//!
+//! The floor is the restart alone: until then nobody could go on.
 
 use kit::{clock, journal::STREAM, requester::Requester, service};
 
@@ -39,16 +41,18 @@ pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
     let resumed = log.wait("resumed", runs).await?;
     project.open_gate("hold").await?;
     let finished = log.wait("finished", runs).await?.len();
-    let ready = up.ready_after;
+    let ready = up.ready_after.as_secs_f64();
     up.stop().await?;
 
     let times = Times::of(resumed.into_iter().map(|at| since(restarted, at)))?;
     let case = |what: &str| format!("{runs} runs after SIGKILL of everything: {what}");
     let seconds = |percent| times.percentile(percent) / 1_000.0;
     Ok(vec![
-        Measured::new(case("the crew is ready again"), Unit::Seconds, ready.as_secs_f64()),
+        Measured::new(case("the crew is ready again"), Unit::Seconds, ready),
         Measured::new(case("half of them go on"), Unit::Seconds, seconds(50.0)),
-        Measured::new(case("all of them go on"), Unit::Seconds, seconds(100.0)).target(Target::AtMost(TARGET)),
+        Measured::new(case("all of them go on"), Unit::Seconds, seconds(100.0))
+            .over(ready)
+            .target(Target::AtMost(TARGET)),
         Measured::new(case("finished"), Unit::Runs, count(finished)).target(Target::Exactly(count(runs))),
     ])
 }

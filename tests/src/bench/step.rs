@@ -2,17 +2,12 @@
 
 use std::time::Instant;
 
-use async_nats::{
-    HeaderMap,
-    jetstream::{self, Context},
-};
-use kit::{clock, for_test::TestBus, identity::Service, journal::Journal, message::Outgoing};
-use schemas::{
-    Decision, Envelope, EventId, RunEvent, RunId, Subject, envelope::DECISION_TYPE, event::Started, subject::filter,
-};
+use async_nats::{HeaderMap, jetstream};
+use kit::{clock, for_test::TestBus, identity::Service, journal::Journal};
+use schemas::RunId;
 
 use super::{
-    Scale,
+    Scale, bare,
     report::{Measured, Target, Times, Unit},
 };
 
@@ -40,14 +35,14 @@ pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
     let (mut appends, mut publishes) = (Times::new()?, Times::new()?);
     let (warm_up, steps) = (scale.of(WARM_UP), scale.of(STEPS));
     for index in 0..warm_up + steps {
-        let message = decision(ours.run)?;
+        let message = bare::decision(ours.run)?;
         let began = Instant::now();
         ours.last = journal.append(ours.run, ours.last, message).await?;
         let append = began.elapsed();
 
-        let message = decision(theirs.run)?;
+        let message = bare::decision(theirs.run)?;
         let began = Instant::now();
-        theirs.last = publish(&bare, &theirs, &message).await?;
+        theirs.last = bare::publish(&bare, &message, HeaderMap::new(), theirs.run, theirs.last).await?;
         let publish = began.elapsed();
         if index >= warm_up {
             appends.add(append)?;
@@ -59,22 +54,6 @@ pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
         Measured::new(case, Unit::Milliseconds, appends.percentile(percent)).over(publishes.percentile(percent))
     };
     Ok(vec![figure(50.0).target(Target::TimesFloor(TARGET)), figure(99.0)])
-}
-
-/// The least that keeps a run's single writer: the body, its place and the wait for the ack.
-async fn publish(bare: &Context, place: &Place, message: &Outgoing) -> anyhow::Result<u64> {
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Expected-Last-Subject-Sequence", place.last.to_string());
-    headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", filter::run(place.run));
-    let ack = bare.publish_with_headers(message.subject.to_string(), headers, message.body.clone()).await?;
-    Ok(ack.await?.sequence)
-}
-
-fn decision(run: RunId) -> anyhow::Result<Outgoing> {
-    let envelope = Envelope::new(EventId::new(clock::uuid7().to_string()), DECISION_TYPE, "bench", clock::now());
-    let started = Started { runner: "bench".to_owned(), harness: "native".to_owned() };
-    let decision = Decision { events: vec![RunEvent::Started(started)] };
-    Ok(Outgoing::decision(Subject::Journal(run), envelope, &decision)?)
 }
 
 impl Place {
