@@ -51,8 +51,10 @@ pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
     let up = project.up().await?;
     ready.add(up.ready_after)?;
     let idle = settled(&up).await?;
-    let runs = scale.of(RUNS);
-    let finished = work(&project, runs).await?;
+    let (runs, at_once) = (scale.of(RUNS), scale.of(AT_ONCE));
+    let first = work(&project, at_once, at_once).await?;
+    let after_first = settled(&up).await?;
+    let finished = first + work(&project, runs - first, at_once).await?;
     let after = settled(&up).await?;
     up.stop().await?;
     let seconds = |percent| ready.percentile(percent) / 1_000.0;
@@ -63,6 +65,8 @@ pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
             .target(Target::AtMost(TARGET_READY)),
         Measured::new("resident memory, idle", Unit::Megabytes, idle).target(Target::AtMost(TARGET_IDLE)),
         Measured::new(format!("finished of {runs}"), Unit::Runs, count(finished)).target(Target::Exactly(count(runs))),
+        // What a crowd needs at once stays with the process; what comes on top of it grew with history.
+        Measured::new(format!("resident memory after the first {at_once}, at once"), Unit::Megabytes, after_first),
         Measured::new(format!("resident memory after {runs} finished runs"), Unit::Megabytes, after)
             .target(Target::AtMost(TARGET_AFTER)),
     ])
@@ -74,8 +78,8 @@ async fn settled(up: &Up) -> anyhow::Result<f64> {
     up.resident()
 }
 
-/// Lets the crew do so many runs; gives how many finished.
-async fn work(project: &Project, runs: usize) -> anyhow::Result<usize> {
+/// Lets the crew do so many runs, some at once; gives how many finished.
+async fn work(project: &Project, runs: usize, at_once: usize) -> anyhow::Result<usize> {
     let bus = project.bus().await?;
     let id = crew::id()?;
     let context = service::Context::new("bench");
@@ -83,7 +87,7 @@ async fn work(project: &Project, runs: usize) -> anyhow::Result<usize> {
     let mut log = Follower::start(&bus).await?;
     let mut asked = 0;
     while asked < runs {
-        let now = AT_ONCE.min(runs - asked);
+        let now = at_once.min(runs - asked);
         load::at_once(&requester, &id, now).await?;
         asked += now;
         log.wait("finished", asked).await?;
