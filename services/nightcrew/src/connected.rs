@@ -82,7 +82,29 @@ fn creds(project: &Project, reach: &Reach) -> anyhow::Result<PathBuf> {
 
 /// Who sits at this terminal, for people to read: whoever can read the credentials is trusted, whatever their name.
 pub(crate) fn person() -> String {
-    let named =
-        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let uid = rustix::process::getuid().as_raw();
+    let known = || name_of(uid, &std::fs::read_to_string("/etc/passwd").ok()?);
+    named("USER").or_else(|| named("LOGNAME")).or_else(known).unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// The name of a user in a list such as `/etc/passwd`.
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
+        (id.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_an_environment_has_a_name_all_the_same() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nada:x:1000:1000::/home/ada:/bin/sh\n";
+        assert_eq!(name_of(1000, passwd).as_deref(), Some("ada"));
+        assert_eq!(name_of(7, passwd), None);
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, presets};
 use owo_colors::{OwoColorize as _, Style};
 use serde::Serialize;
 
@@ -122,24 +122,29 @@ impl Output {
         self.line(&visible::json(&json))
     }
 
-    /// Prints a table. A terminal gets it as wide as it is; everybody else gets whole cells.
+    /// Prints a table, a row a line. A terminal gets it as wide as it is, at the expense of the last column, which is for
+    /// prose; what is copied from the others is always whole. Everybody else gets whole cells.
     pub(crate) fn table(&self, header: &[&str], rows: Vec<Vec<(Tone, String)>>) -> Result<(), PrintError> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         if self.terminal {
             table.set_content_arrangement(ContentArrangement::Dynamic);
-        }
-        if self.colours {
-            table.enforce_styling();
         } else {
             table.force_no_tty();
         }
-        table.set_header(header.iter().map(|name| self.cell(Tone::Strong, name)).collect::<Vec<_>>());
+        let mut head = Row::from(header.iter().map(|name| self.cell(Tone::Strong, name)).collect::<Vec<_>>());
+        head.max_height(1);
+        table.set_header(head);
         for row in rows {
-            table.add_row(row.iter().map(|(tone, text)| self.cell(*tone, text)).collect::<Vec<_>>());
+            let mut row = Row::from(row.iter().map(|(tone, text)| self.cell(*tone, text)).collect::<Vec<_>>());
+            row.max_height(1);
+            table.add_row(row);
         }
-        for column in table.column_iter_mut() {
+        for (n, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
+            if n + 1 < header.len() {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         self.line(&table.trim_fmt())
     }

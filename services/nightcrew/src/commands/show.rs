@@ -83,9 +83,16 @@ pub(crate) fn money(totals: &Totals) -> String {
     }
 }
 
-fn dollars(MicroUsd(micro): MicroUsd) -> String {
-    let hundredths = micro.div_ceil(100);
-    format!("${}.{:04}", hundredths / 10_000, hundredths % 10_000)
+/// To a hundredth of a cent, as the footers of answers have it.
+fn dollars(MicroUsd(micros): MicroUsd) -> String {
+    match micros {
+        0 => "$0".to_owned(),
+        1..100 => "< $0.0001".to_owned(),
+        _ => {
+            let rounded = micros.saturating_add(50) / 100;
+            format!("${}.{:04}", rounded / 10_000, rounded % 10_000)
+        }
+    }
 }
 
 /// A number with its thousands apart.
@@ -147,7 +154,7 @@ mod tests {
         let of = |cost, unpriced_calls| money(&Totals { cost: MicroUsd(cost), unpriced_calls, ..Totals::default() });
         assert_eq!(
             [of(0, 0), of(1, 0), of(1_234_567, 0), of(500, 1), of(0, 2)].map(String::from),
-            ["$0.0000", "$0.0001", "$1.2346", "$0.0005 +?", "no price"]
+            ["$0", "< $0.0001", "$1.2346", "$0.0005 +?", "no price"]
         );
     }
 

@@ -3,9 +3,9 @@
 use std::io::Read as _;
 
 use schemas::{
-    RunEvent, Signal,
+    AgentName, RunEvent, Signal,
     cli::{FollowedEntry, RunList, Told},
-    event::{Cancelled, ToolCalled},
+    event::{Cancelled, HandedOff, ToolCalled},
     signal::Delivered,
     timeline::Timeline,
 };
@@ -113,6 +113,29 @@ async fn what_is_missing_is_marked_and_counted() {
         ambiguous.err.contains(&run(1).to_string()) && ambiguous.err.contains(&run(2).to_string()),
         "{ambiguous:?}"
     );
+}
+
+#[tokio::test]
+async fn a_tree_shows_each_child_where_it_was_given_its_task() {
+    let crew = Crew::start().await;
+    let handed = HandedOff {
+        call_id: "c1".to_owned(),
+        child_run_id: run(2),
+        agent: AgentName::try_new("scout").unwrap(),
+        task: "look".into(),
+    };
+    let story = Story::asked(1, "lead", "find it").started().then(RunEvent::HandedOff(handed)).finished("found");
+    crew.write(&story).await;
+    crew.write(&Story::asked(2, "scout", "look").started().finished("seen")).await;
+    let (parent, child) = (run(1).to_string(), run(2).to_string());
+    let text = crew.run(&["timeline", &parent, "--tree"]).await.well();
+    let place = |wanted: &str| {
+        text.lines().position(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted}: {text}"))
+    };
+    assert_eq!(place("handed_off") + 1, place(&format!("  │ run {child}  scout  finished")), "{text}");
+    assert!(!crew.run(&["timeline", &parent]).await.well().contains('│'));
+    let timeline: Timeline = crew.run(&["timeline", &parent, "--tree", "--json"]).await.json();
+    assert_eq!(timeline.children.iter().map(|child| child.summary.run_id).collect::<Vec<_>>(), [run(2)]);
 }
 
 #[tokio::test]

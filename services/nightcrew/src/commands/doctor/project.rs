@@ -51,7 +51,7 @@ pub(super) fn keys(project: &Project) -> Examined {
         match mode(&file) {
             Err(error) => problems.push(format!("{}: {error}", file.display())),
             Ok(mode) if mode & 0o077 != 0 => {
-                problems.push(format!("{} can be read by others: mode {mode:03o}", file.display()))
+                problems.push(format!("{} can be read by others: mode {mode:03o}", file.display()));
             }
             Ok(_) => {}
         }

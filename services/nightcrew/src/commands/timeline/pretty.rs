@@ -124,7 +124,7 @@ fn kind(entry: &Entry) -> (Tone, String) {
     match entry.source {
         Source::Journal => (tone_of(&entry.kind), entry.kind.clone()),
         Source::Signal => (Tone::Plain, format!("signal {}", entry.kind)),
-        Source::Call => (Tone::Plain, "on the wire".to_owned()),
+        Source::Call => (Tone::Plain, entry.kind.clone()),
         Source::Log => (Tone::Quiet, format!("log {}", entry.kind)),
         Source::Gap => (Tone::Bad, "GAP".to_owned()),
     }
