@@ -15,6 +15,7 @@ use kit::{
     journal::ReadError,
     requester::{self, Requester},
     service::Context,
+    telemetry::run_span,
 };
 use schemas::{
     EventId, Signal, Text,
@@ -291,7 +292,17 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 }
 
+/// The run that a message belongs to, told to whoever reads the log lines of it.
 fn belongs(request: &Request) -> Started {
+    let Request { wake, message, run_id, .. } = request;
+    run_span(*run_id, &wake.agent).in_scope(|| {
+        tracing::info!(
+            room = message.room,
+            event = message.event_id,
+            sender = message.sender,
+            "a message is in the log"
+        );
+    });
     Started { event_id: request.message.event_id.clone(), agent: request.wake.agent.clone(), run_id: request.run_id }
 }
 

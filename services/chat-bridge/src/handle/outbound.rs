@@ -12,9 +12,11 @@ use kit::{
     blobs::BlobError,
     class::{Classified, ErrorClass},
     consume::{Delivery, Fate},
-    message::DecodeError,
+    message::{DecodeError, Stored},
+    telemetry::run_span,
 };
 use schemas::{Decision, EventId, RunEvent, Signal, event::MessageSent, signal::Delivered};
+use tracing::Instrument as _;
 
 use super::{
     Project, SURELY_REMEMBERED,
@@ -70,6 +72,14 @@ impl Classified for SayError {
     }
 }
 
+/// One message of a decision.
+struct Part<'a> {
+    stored: &'a Stored,
+    n: usize,
+    said: &'a MessageSent,
+    maybe_sent: bool,
+}
+
 /// Takes what runs say to one channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbound<D> {
@@ -97,18 +107,26 @@ impl<D: Deliver> Outbound<D> {
             let RunEvent::MessageSent(said) = event else {
                 continue;
             };
-            let external_id = self.send(said, &stored.envelope.id.nth(n), maybe_sent).await?;
-            let delivered = Signal::Delivered(Delivered {
-                decision_id: stored.envelope.id.clone(),
-                channel: said.to.channel.clone(),
-                room: said.to.room.clone(),
-                external_id,
-            });
-            let id = stored.envelope.id.derive(&format!("delivered/{n}"));
-            let run = said.footer.run_id;
-            signals::give(&self.project, run, id, &delivered).await.map_err(SayError::Signal)?;
+            let span = run_span(said.footer.run_id, &said.footer.agent);
+            let part = Part { stored, n, said, maybe_sent };
+            self.bring(part).instrument(span).await?;
         }
         Ok(())
+    }
+
+    /// Sends one message and tells its run.
+    async fn bring(&self, part: Part<'_>) -> Result<(), SayError> {
+        let Part { stored, n, said, maybe_sent } = part;
+        let external_id = self.send(said, &stored.envelope.id.nth(n), maybe_sent).await?;
+        tracing::info!(room = said.to.room, event = external_id, "what the run says is in its room");
+        let delivered = Signal::Delivered(Delivered {
+            decision_id: stored.envelope.id.clone(),
+            channel: said.to.channel.clone(),
+            room: said.to.room.clone(),
+            external_id,
+        });
+        let id = stored.envelope.id.derive(&format!("delivered/{n}"));
+        signals::give(&self.project, said.footer.run_id, id, &delivered).await.map_err(SayError::Signal)
     }
 
     /// Sends all parts of a message and gives the id of the first.

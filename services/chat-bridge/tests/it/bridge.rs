@@ -1,7 +1,7 @@
 //! The whole service: rooms, log and back.
 
 use chat_bridge::adapters::{matrix::MARKER, terminal::Session};
-use kit::identity::Service;
+use kit::{identity::Service, streams::StreamOptions};
 use schemas::{Trigger, signal::Delivered};
 
 use crate::{
@@ -12,7 +12,10 @@ use crate::{
 
 /// A world with one person, a room that needs mentions, and an audit room.
 async fn small_world() -> (World, Person, String, String, Log) {
-    let mut world = World::new(RateLimits::Off).await;
+    furnish(World::new(RateLimits::Off).await).await
+}
+
+async fn furnish(mut world: World) -> (World, Person, String, String, Log) {
     let ada = world.person("ada").await;
     let crew = world.crew_id();
     let invite = [crew.as_str()];
@@ -159,5 +162,34 @@ async fn a_long_answer_is_split() {
     until("two parts", || async { (ada.thread(&room, &question).await.unwrap().len() == 2).then_some(()) }).await;
     let parts = ada.thread(&room, &question).await.unwrap();
     assert!(!parts[0].text.contains("---") && parts[1].text.contains("*lead · "));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_the_bus_is_away_is_answered_when_it_is_back() {
+    let (mut world, ada, room, _, log) = small_world().await;
+    world.bus.server().kill().await.unwrap();
+    let question = ada.say(&room, "@lead are you there?").await.unwrap();
+    let health = world.bridge_health();
+    until("health is red", || async { health.report().problems().iter().any(|p| p.contains("log")).then_some(()) })
+        .await;
+    world.bus.server().restart().await.unwrap();
+    let reply = ada.wait_for_reply(&room, &question, WITHIN).await.unwrap();
+    assert!(reply.text.starts_with("answer: "), "{}", reply.text);
+    until("health is green", || async { health.is_ready().then_some(()) }).await;
+    assert_eq!(log.runs().await.len(), 1);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_nearly_full_refuses_in_the_room() {
+    let options = StreamOptions { swarm_max_bytes: 2 << 20, ..StreamOptions::single_node() };
+    let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, options).await).await;
+    world.fill_log(85).await;
+    let question = ada.say(&room, "@lead how are you?").await.unwrap();
+    let reply = ada.wait_for_reply(&room, &question, WITHIN).await.unwrap();
+    assert_eq!(reply.kind, "m.notice");
+    assert!(reply.text.contains("new runs are refused from 80 % on"), "{}", reply.text);
+    assert!(log.runs().await.is_empty());
     world.end().await;
 }

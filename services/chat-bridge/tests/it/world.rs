@@ -14,12 +14,14 @@ use kit::{
     journal::{AppendError, Journal, STREAM},
     message::{Outgoing, Stored},
     service::Context,
+    streams::{self, StreamOptions},
 };
 use schemas::{
-    Decision, Envelope, RunEvent, RunId, Subject,
+    Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject,
     envelope::DECISION_TYPE,
     event::{Finished, Footer, MessageSent, Requested, Totals},
     ids::Token,
+    signal::Message,
     subject::filter,
 };
 
@@ -50,8 +52,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(limits: RateLimits) -> Self {
+        Self::with_log(limits, StreamOptions::single_node()).await
+    }
+
+    /// A world whose log is of another size.
+    pub(crate) async fn with_log(limits: RateLimits, options: StreamOptions) -> Self {
         show_log();
-        let (bus, synapse) = tokio::join!(TestBus::with_streams(), Synapse::start_with(limits));
+        let (bus, synapse) = tokio::join!(TestBus::start(), Synapse::start_with(limits));
+        streams::ensure(&bus.bus(Service::Setup).await, &options).await.unwrap();
         let synapse = synapse.unwrap();
         let password = synapse.register("crew").await.unwrap();
         Self { bus, synapse, runner: None, bridge: None, password }
@@ -152,6 +160,31 @@ impl World {
             async move { answer(&journal, &delivery.stored).await }
         });
         self.runner = Some(context);
+    }
+
+    /// How the bridge in this process is.
+    pub(crate) fn bridge_health(&self) -> kit::service::Health {
+        self.bridge.as_ref().unwrap().health.clone()
+    }
+
+    /// Fills the log to some percent with what concerns nobody, and waits until the bridge knows.
+    pub(crate) async fn fill_log(&self, percent: u64) {
+        let bus = self.bus.bus(Service::AgentRunner).await;
+        let health = self.bridge_health();
+        let message = Message { from: "test".to_owned(), text: "x".repeat(32 * 1024).into() };
+        let run = RunId::from_uuid(kit::clock::uuid7());
+        let mut stream = bus.jetstream().get_stream(STREAM).await.unwrap();
+        loop {
+            let info = stream.info().await.unwrap();
+            if info.state.bytes * 100 > u64::try_from(info.config.max_bytes).unwrap() * percent {
+                break;
+            }
+            let id = EventId::new(kit::clock::uuid7().to_string());
+            let envelope = Envelope::new(id, "message", "test", kit::clock::now());
+            let subject = Subject::Signal(run, Token::try_new("message").unwrap());
+            bus.publish(&Outgoing::json(subject, envelope, &Signal::Message(message.clone())).unwrap()).await.unwrap();
+        }
+        until("the bridge knows", || async { (!health.is_ready()).then_some(()) }).await;
     }
 
     /// A reader of the log.
