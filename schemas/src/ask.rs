@@ -50,13 +50,8 @@ pub struct MintReply {
 
 impl fmt::Debug for MintReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            token: _,
-            expires_at,
-        } = self;
-        f.debug_struct("MintReply")
-            .field("expires_at", expires_at)
-            .finish_non_exhaustive()
+        let Self { token: _, expires_at } = self;
+        f.debug_struct("MintReply").field("expires_at", expires_at).finish_non_exhaustive()
     }
 }
 

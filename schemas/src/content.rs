@@ -120,17 +120,11 @@ impl<'de> Deserialize<'de> for Block {
             return Ok(Self::Other(value));
         }
         let kind = kind.to_owned();
-        let known = serde_json::from_value(value)
-            .map_err(|error| D::Error::custom(format!("block type {kind:?}: {error}")))?;
+        let known =
+            serde_json::from_value(value).map_err(|error| D::Error::custom(format!("block type {kind:?}: {error}")))?;
         Ok(match known {
             Known::Text { text } => Self::Text { text },
-            Known::Thinking {
-                thinking,
-                signature,
-            } => Self::Thinking {
-                thinking,
-                signature,
-            },
+            Known::Thinking { thinking, signature } => Self::Thinking { thinking, signature },
             Known::ToolUse { id, name, input } => Self::ToolUse { id, name, input },
         })
     }

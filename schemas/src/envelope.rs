@@ -61,9 +61,7 @@ pub enum InvalidEnvelope {
         value: String,
     },
     /// The body is written in a schema version that this build does not know yet.
-    #[error(
-        "schema version {found} is newer than {SCHEMA_VERSION}, the newest this build reads: upgrade it"
-    )]
+    #[error("schema version {found} is newer than {SCHEMA_VERSION}, the newest this build reads: upgrade it")]
     FutureVersion {
         /// The version that was found.
         found: u32,
@@ -72,12 +70,7 @@ pub enum InvalidEnvelope {
 
 impl Envelope {
     /// An envelope with what every message has.
-    pub fn new(
-        id: EventId,
-        kind: impl Into<String>,
-        source: impl Into<String>,
-        time: Timestamp,
-    ) -> Self {
+    pub fn new(id: EventId, kind: impl Into<String>, source: impl Into<String>, time: Timestamp) -> Self {
         Self {
             id,
             kind: kind.into(),
@@ -101,38 +94,23 @@ impl Envelope {
             ("ce-type", self.kind.clone()),
             ("ce-source", self.source.clone()),
             ("ce-time", self.time.to_string()),
-            (
-                "ce-dataschema",
-                format!("{SCHEMA_PREFIX}{}:{SCHEMA_VERSION}", self.kind),
-            ),
+            ("ce-dataschema", format!("{SCHEMA_PREFIX}{}:{SCHEMA_VERSION}", self.kind)),
             ("content-type", "application/json".to_owned()),
         ];
         let optional = [
             ("ce-runid", self.run_id.map(|id| id.to_string())),
-            (
-                "ce-parentrunid",
-                self.parent_run_id.map(|id| id.to_string()),
-            ),
+            ("ce-parentrunid", self.parent_run_id.map(|id| id.to_string())),
             ("ce-rootrunid", self.root_run_id.map(|id| id.to_string())),
-            (
-                "ce-causationid",
-                self.causation_id.as_ref().map(ToString::to_string),
-            ),
+            ("ce-causationid", self.causation_id.as_ref().map(ToString::to_string)),
             ("ce-agent", self.agent.as_ref().map(ToString::to_string)),
             ("traceparent", self.traceparent.clone()),
         ];
-        headers.extend(
-            optional
-                .into_iter()
-                .filter_map(|(name, value)| value.map(|value| (name, value))),
-        );
+        headers.extend(optional.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))));
         headers
     }
 
     /// Reads an envelope; `get` gives a header's value.
-    pub fn parse<'a>(
-        get: impl Fn(&'static str) -> Option<&'a str>,
-    ) -> Result<Self, InvalidEnvelope> {
+    pub fn parse<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<Self, InvalidEnvelope> {
         // An empty value says as little as none.
         let get = |name: &'static str| get(name).filter(|value| !value.is_empty());
         let need = |name: &'static str| get(name).ok_or(InvalidEnvelope::Missing(name));
@@ -142,10 +120,7 @@ impl Envelope {
         }
         let spec = need("ce-specversion")?;
         if spec != SPEC_VERSION {
-            return Err(InvalidEnvelope::Unreadable {
-                header: "ce-specversion",
-                value: spec.to_owned(),
-            });
+            return Err(InvalidEnvelope::Unreadable { header: "ce-specversion", value: spec.to_owned() });
         }
         Ok(Self {
             id: EventId::new(need("ce-id")?),
@@ -163,10 +138,7 @@ impl Envelope {
 }
 
 fn read<T: std::str::FromStr>(header: &'static str, value: &str) -> Result<T, InvalidEnvelope> {
-    value.parse().map_err(|_| InvalidEnvelope::Unreadable {
-        header,
-        value: value.to_owned(),
-    })
+    value.parse().map_err(|_| InvalidEnvelope::Unreadable { header, value: value.to_owned() })
 }
 
 fn optional<'a, T: std::str::FromStr>(
@@ -177,10 +149,7 @@ fn optional<'a, T: std::str::FromStr>(
 }
 
 fn schema_version(value: &str) -> Result<u32, InvalidEnvelope> {
-    let unreadable = || InvalidEnvelope::Unreadable {
-        header: "ce-dataschema",
-        value: value.to_owned(),
-    };
+    let unreadable = || InvalidEnvelope::Unreadable { header: "ce-dataschema", value: value.to_owned() };
     let rest = value.strip_prefix(SCHEMA_PREFIX).ok_or_else(unreadable)?;
     let (_, version) = rest.rsplit_once(':').ok_or_else(unreadable)?;
     version.parse().map_err(|_| unreadable())

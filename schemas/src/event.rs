@@ -27,11 +27,7 @@ pub struct Decision {
 impl Decision {
     /// The kinds of the events, as they stand in the `Nc-Kinds` header.
     pub fn kinds(&self) -> String {
-        self.events
-            .iter()
-            .map(RunEvent::kind)
-            .collect::<Vec<_>>()
-            .join(",")
+        self.events.iter().map(RunEvent::kind).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -99,10 +95,7 @@ impl RunEvent {
 
     /// Whether this event ends the run.
     pub const fn is_end(&self) -> bool {
-        matches!(
-            self,
-            Self::Finished(_) | Self::Failed(_) | Self::Killed(_) | Self::Cancelled(_)
-        )
+        matches!(self, Self::Finished(_) | Self::Failed(_) | Self::Killed(_) | Self::Cancelled(_))
     }
 }
 
@@ -427,9 +420,7 @@ pub struct ChildEnded {
 }
 
 /// How a run ended.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Well.
@@ -570,9 +561,7 @@ pub struct Failed {
 }
 
 /// Why a run could not go on. Loop breakers are among them.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailReason {
     /// The model failed and no retry helped.

@@ -16,9 +16,7 @@ const RUN_NAMESPACE: Uuid = Uuid::from_u128(0x6e69_6768_7463_7265_7700_7275_6e00
 pub const MAX_NAME_LEN: usize = 63;
 
 /// Identifies a run: UUIDv5 of its trigger, or UUIDv7 for a person's bare command and for a retry.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct RunId(Uuid);
 
@@ -62,17 +60,10 @@ impl fmt::Display for RunId {
 impl FromStr for RunId {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidName {
-            what: "run id",
-            text: text.to_owned(),
-        };
+        let invalid = || InvalidName { what: "run id", text: text.to_owned() };
         let id = Uuid::parse_str(text).map(Self).map_err(|_| invalid())?;
         // Other spellings of the same UUID would be other subjects of the same run.
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(invalid())
-        }
+        if id.to_string() == text { Ok(id) } else { Err(invalid()) }
     }
 }
 
@@ -92,9 +83,7 @@ const LABEL_PATTERN: &str = r"^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$";
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_NAME_LEN
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -188,9 +177,7 @@ impl Class {
 }
 
 /// The id of a message on the bus (`ce-id`); its events are `<id>/<n>`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct EventId(String);
 

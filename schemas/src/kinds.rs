@@ -67,9 +67,7 @@ pub(crate) fn unknown_is_none_of(
     known: &'static [&'static str],
 ) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
-        let alternatives = schema
-            .get_mut("anyOf")
-            .and_then(serde_json::Value::as_array_mut);
+        let alternatives = schema.get_mut("anyOf").and_then(serde_json::Value::as_array_mut);
         let Some(unknown) = alternatives.and_then(|all| all.last_mut()) else {
             return;
         };
@@ -78,8 +76,7 @@ pub(crate) fn unknown_is_none_of(
             *unknown = serde_json::json!({});
         }
         unknown["type"] = "object".into();
-        unknown["properties"] =
-            serde_json::json!({ tag: { "type": "string", "not": { "enum": known } } });
+        unknown["properties"] = serde_json::json!({ tag: { "type": "string", "not": { "enum": known } } });
         unknown["required"] = serde_json::json!([tag]);
     }
 }

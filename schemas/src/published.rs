@@ -9,8 +9,8 @@ use crate::{
     ask::{KeysReply, MintReply, MintRequest, Refused},
     call::ModelCall,
     cli::{
-        AgentList, DeadList, DeadResults, Diagnosis, FollowedEntry, ParkedLetter, Rebuilt, Retried,
-        RunList, Spoken, Told,
+        AgentList, DeadList, DeadResults, Diagnosis, FollowedEntry, ParkedLetter, Rebuilt, Retried, RunList, Spoken,
+        Told,
     },
     control::Control,
     dead::DeadLetter,
@@ -67,9 +67,6 @@ pub fn schemas() -> Vec<Published> {
 pub fn publish<T: JsonSchema>(name: &'static str) -> Published {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<T>();
-    schema.insert(
-        "$id".to_owned(),
-        format!("{SCHEMA_PREFIX}{name}:{SCHEMA_VERSION}").into(),
-    );
+    schema.insert("$id".to_owned(), format!("{SCHEMA_PREFIX}{name}:{SCHEMA_VERSION}").into());
     Published { name, schema }
 }

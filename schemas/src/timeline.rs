@@ -189,7 +189,7 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEnded { deadline } => {
-                write!(f, "the run has not ended although its deadline was {deadline}")
+                write!(f, "the run has not ended although its deadline was {deadline:.0}")
             }
             Self::NotReplied { step } => {
                 write!(f, "the model was called for step {step} and what came of it is not recorded")
@@ -225,7 +225,7 @@ impl fmt::Display for Gap {
                 write!(f, "the run's archive {blob} can not be read: {reason}")
             }
             Self::LogsExpired { before } => {
-                write!(f, "log lines from before {before} have expired")
+                write!(f, "log lines from before {before:.0} have expired")
             }
             Self::LogsOmitted { lines } => {
                 write!(f, "{lines} older log lines are left out because there are too many")

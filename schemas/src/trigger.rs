@@ -100,49 +100,18 @@ impl Trigger {
     /// The parts that identify the trigger. Who reported it, and how, is not among them.
     pub fn natural_key(&self) -> Vec<String> {
         match self {
-            Self::Chat {
-                channel,
-                room,
-                event_id,
-                ..
-            } => vec![channel.clone(), room.clone(), event_id.clone()],
+            Self::Chat { channel, room, event_id, .. } => vec![channel.clone(), room.clone(), event_id.clone()],
             Self::Command { key, .. } | Self::Retry { key, .. } => vec![key.clone()],
-            Self::Schedule {
-                schedule,
-                version,
-                slot,
-            } => {
+            Self::Schedule { schedule, version, slot } => {
                 vec![schedule.clone(), version.to_string(), slot.to_string()]
             }
-            Self::PullRequest {
-                repository,
-                number,
-                head_sha,
-                action,
-            } => {
-                vec![
-                    repository.clone(),
-                    number.to_string(),
-                    head_sha.clone(),
-                    action.clone(),
-                ]
+            Self::PullRequest { repository, number, head_sha, action } => {
+                vec![repository.clone(), number.to_string(), head_sha.clone(), action.clone()]
             }
-            Self::Forge {
-                repository,
-                forge_id,
-            } => vec![repository.clone(), forge_id.clone()],
+            Self::Forge { repository, forge_id } => vec![repository.clone(), forge_id.clone()],
             Self::Event { event_id } => vec![event_id.to_string()],
-            Self::Handoff {
-                parent_run_id,
-                decision_id,
-                index,
-                ..
-            } => {
-                vec![
-                    parent_run_id.to_string(),
-                    decision_id.to_string(),
-                    index.to_string(),
-                ]
+            Self::Handoff { parent_run_id, decision_id, index, .. } => {
+                vec![parent_run_id.to_string(), decision_id.to_string(), index.to_string()]
             }
         }
     }

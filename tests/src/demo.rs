@@ -74,7 +74,7 @@ async fn play(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let stage = Stage::set(folder).await?;
     let mut crew = Crew::start(&stage).await?;
     let mut log = Follower::start(&stage, &crew).await?;
-    crew.start_runner().await?;
+    crew.start_runner()?;
     for room in [&stage.room, &stage.audit] {
         stage.person.wait_for_member(room, &stage.bot, PATIENCE).await?;
     }
@@ -87,12 +87,13 @@ async fn play(options: &Options, folder: &Path) -> anyhow::Result<()> {
 
     let killed = log
         .wait("scout calls its model", |seen| {
-            seen.agent.as_deref() == Some("scout") && matches!(&seen.event, RunEvent::ModelCalled(call) if call.step == 2)
+            seen.agent.as_deref() == Some("scout")
+                && matches!(&seen.event, RunEvent::ModelCalled(call) if call.step == 2)
         })
         .await?;
     crew.kill_runner().await?;
     tell(&format!("the runner is ended with SIGKILL while scout's model call {} is in flight", 2));
-    crew.start_runner().await?;
+    crew.start_runner()?;
     log.wait("another runner goes on with scout", |seen| {
         seen.run_id == killed.run_id && matches!(seen.event, RunEvent::Resumed(_))
     })
@@ -107,7 +108,7 @@ async fn play(options: &Options, folder: &Path) -> anyhow::Result<()> {
         .await?;
     crew.kill_runner().await?;
     tell("the runner is ended with SIGKILL while coder's shell command runs");
-    crew.start_runner().await?;
+    crew.start_runner()?;
     log.wait("another runner goes on with coder", |seen| {
         seen.run_id == in_tool.run_id && matches!(seen.event, RunEvent::Resumed(_))
     })

@@ -24,10 +24,8 @@ use kit::{
     service::Context,
 };
 use schemas::{
-    AgentName, Class, Decision, Envelope, EventId, RunEvent, RunId, Subject, Trigger,
-    envelope::DECISION_TYPE,
-    event::Requested,
-    trigger::ReplyTo,
+    AgentName, Class, Decision, Envelope, EventId, RunEvent, RunId, Subject, Trigger, envelope::DECISION_TYPE,
+    event::Requested, trigger::ReplyTo,
 };
 use tempfile::TempDir;
 
@@ -67,7 +65,8 @@ impl Rig {
         let folder = TempDir::with_prefix("nightcrew-rig-")?;
         let bus = TestBus::with_streams().await;
         let crew = Arc::new(project(folder.path())?);
-        let scenario = rehearsal::Scenario::parse("scenario.yaml", scenario).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+        let scenario =
+            rehearsal::Scenario::parse("scenario.yaml", scenario).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         let rehearsal = rehearsal::Server::start(vec![scenario], SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let services = Context::new("rig");
         let issuer = issuer::Config {
@@ -88,7 +87,9 @@ impl Rig {
         let context = services.child("budget-proxy");
         services.spawn_vital("budget-proxy", budget_proxy::run(config, deps, context));
         services.ready();
-        tokio::time::timeout(PATIENCE, services.health.until_ready()).await.context("issuer and proxy are not ready")?;
+        tokio::time::timeout(PATIENCE, services.health.until_ready())
+            .await
+            .context("issuer and proxy are not ready")?;
         let client = bus.bus(Service::Nightcrew).await;
         let journal = Journal::new(&client);
         Ok(Self { bus, crew, rehearsal, proxy_url: format!("http://{address}"), services, client, journal, folder })
@@ -215,9 +216,8 @@ fn project(dir: &Path) -> anyhow::Result<Crew> {
     git(&["init", "--quiet", "--initial-branch", "main"])?;
     git(&["add", "--all"])?;
     git(&["-c", "user.name=ada", "-c", "user.email=ada@test.invalid", "commit", "--quiet", "--message", "Begin"])?;
-    Crew::load(dir).map_err(|problems| {
-        anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+    Crew::load(dir)
+        .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
 /// The team of tests: the project's name is that of [`TestBus`].

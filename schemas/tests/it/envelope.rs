@@ -20,12 +20,7 @@ fn full() -> Envelope {
         causation_id: Some(EventId::new("cause")),
         agent: Some(AgentName::try_new("lead").unwrap()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
-        ..Envelope::new(
-            EventId::new("id"),
-            "decision",
-            "agent-runner",
-            "2026-11-21T02:28:28.125Z".parse().unwrap(),
-        )
+        ..Envelope::new(EventId::new("id"), "decision", "agent-runner", "2026-11-21T02:28:28.125Z".parse().unwrap())
     }
 }
 
@@ -54,39 +49,20 @@ fn headers_are_cloudevents_binary_mode() {
         ("ce-time", "2026-11-21T02:28:28.125Z"),
         ("ce-type", "decision"),
         ("content-type", "application/json"),
-        (
-            "traceparent",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
-    assert_eq!(
-        headers,
-        expected
-            .map(|(name, value)| (name, value.to_owned()))
-            .into()
-    );
+    assert_eq!(headers, expected.map(|(name, value)| (name, value.to_owned())).into());
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    for name in [
-        "ce-specversion",
-        "ce-id",
-        "ce-type",
-        "ce-source",
-        "ce-time",
-        "ce-dataschema",
-    ] {
+    for name in ["ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-dataschema"] {
         let mut without = headers(&full());
         without.remove(name);
         assert_eq!(parse(&without), Err(InvalidEnvelope::Missing(name)));
         let mut empty = headers(&full());
         empty.insert(name, String::new());
-        assert_eq!(
-            parse(&empty),
-            Err(InvalidEnvelope::Missing(name)),
-            "an empty value says nothing"
-        );
+        assert_eq!(parse(&empty), Err(InvalidEnvelope::Missing(name)), "an empty value says nothing");
     }
 }
 
@@ -107,31 +83,17 @@ fn what_can_not_be_read_is_named_with_its_value() {
     for (header, value) in unreadable {
         let mut headers = headers(&full());
         headers.insert(header, value.to_owned());
-        assert_eq!(
-            parse(&headers),
-            Err(InvalidEnvelope::Unreadable {
-                header,
-                value: value.to_owned()
-            })
-        );
+        assert_eq!(parse(&headers), Err(InvalidEnvelope::Unreadable { header, value: value.to_owned() }));
     }
 }
 
 #[test]
 fn a_version_from_the_future_is_refused_before_anything_else_is_read() {
     let mut headers = headers(&full());
-    headers.insert(
-        "ce-dataschema",
-        format!("urn:nightcrew:schema:decision:{}", SCHEMA_VERSION + 1),
-    );
+    headers.insert("ce-dataschema", format!("urn:nightcrew:schema:decision:{}", SCHEMA_VERSION + 1));
     headers.insert("ce-time", "in a form of the future".to_owned());
     let error = parse(&headers).unwrap_err();
-    assert_eq!(
-        error,
-        InvalidEnvelope::FutureVersion {
-            found: SCHEMA_VERSION + 1
-        }
-    );
+    assert_eq!(error, InvalidEnvelope::FutureVersion { found: SCHEMA_VERSION + 1 });
     assert!(error.to_string().contains("upgrade"), "{error}");
 }
 

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
 
 use schemars::JsonSchema;
 use schemas::{
-    Block, Decision, RunEvent, Signal, Trigger, call::ModelCall, control::Control,
-    dead::DeadLetter, public::PublicEvent, published::publish, summary::RunSummary,
+    Block, Decision, RunEvent, Signal, Trigger, call::ModelCall, control::Control, dead::DeadLetter,
+    public::PublicEvent, published::publish, summary::RunSummary,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -32,21 +32,12 @@ impl Sample {
 
 /// The samples of a type, by name.
 pub(crate) fn samples(of: &str) -> Vec<Sample> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(of);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(of);
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut samples: Vec<_> = entries
         .map(|entry| {
             let path = entry.unwrap().path();
-            let name = path
-                .file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .strip_suffix(".json")
-                .unwrap()
-                .to_owned();
+            let name = path.file_name().unwrap().to_str().unwrap().strip_suffix(".json").unwrap().to_owned();
             let value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
             Sample { name, value }
         })
@@ -61,19 +52,10 @@ where
     T: DeserializeOwned + Serialize + JsonSchema + PartialEq + Debug,
 {
     let schema = publish::<T>(of).schema;
-    let validator = jsonschema::options()
-        .should_validate_formats(true)
-        .build(schema.as_value())
-        .unwrap();
+    let validator = jsonschema::options().should_validate_formats(true).build(schema.as_value()).unwrap();
     let valid = |name: &str, value: &Value| {
-        let errors: Vec<_> = validator
-            .iter_errors(value)
-            .map(|error| error.to_string())
-            .collect();
-        assert!(
-            errors.is_empty(),
-            "{of}/{name} is not valid by its schema: {errors:#?}"
-        );
+        let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{of}/{name} is not valid by its schema: {errors:#?}");
     };
     for sample in samples(of) {
         let name = &sample.name;
@@ -81,10 +63,7 @@ where
             .unwrap_or_else(|error| panic!("{of}/{name} does not decode any more: {error}"));
         let encoded = serde_json::to_value(&decoded).unwrap();
         if sample.is_complete() {
-            assert_eq!(
-                encoded, sample.value,
-                "{of}/{name} does not re-encode to itself"
-            );
+            assert_eq!(encoded, sample.value, "{of}/{name} does not re-encode to itself");
         }
         let again: T = serde_json::from_value(encoded.clone()).unwrap();
         assert_eq!(again, decoded, "{of}/{name} changes when it is read again");
@@ -95,10 +74,7 @@ where
         later["field_of_a_later_build"] = Value::from(7);
         let decoded_later: T = serde_json::from_value(later.clone())
             .unwrap_or_else(|error| panic!("{of}/{name} with a new field: {error}"));
-        assert_eq!(
-            decoded_later, decoded,
-            "{of}/{name}: unknown fields are ignored"
-        );
+        assert_eq!(decoded_later, decoded, "{of}/{name}: unknown fields are ignored");
         valid(name, &later);
     }
 }
@@ -108,11 +84,7 @@ fn covers(of: &str, all: &[&str]) {
     let samples = samples(of);
     let complete = samples.iter().filter(|sample| sample.is_complete());
     let found: BTreeSet<&str> = complete.map(Sample::kind).collect();
-    assert_eq!(
-        found,
-        all.iter().copied().collect(),
-        "tests/golden/{of} has to have a sample of each kind"
-    );
+    assert_eq!(found, all.iter().copied().collect(), "tests/golden/{of} has to have a sample of each kind");
 }
 
 #[test]
@@ -159,16 +131,7 @@ fn triggers() {
         | Trigger::Handoff { .. }
         | Trigger::Retry { .. } => trigger.source(),
     };
-    let all = [
-        "chat",
-        "command",
-        "event",
-        "forge",
-        "handoff",
-        "pull_request",
-        "retry",
-        "schedule",
-    ];
+    let all = ["chat", "command", "event", "forge", "handoff", "pull_request", "retry", "schedule"];
     covers("trigger", &all);
     for sample in samples("trigger") {
         let trigger = serde_json::from_value(sample.value).unwrap();

@@ -12,22 +12,11 @@ fn agent(name: &str) -> AgentName {
 }
 
 fn derive(trigger: &Trigger, rule: &str, agent_name: &str) -> String {
-    RunId::derive(
-        &ProjectId::try_new("demo").unwrap(),
-        trigger,
-        rule,
-        &agent(agent_name),
-    )
-    .to_string()
+    RunId::derive(&ProjectId::try_new("demo").unwrap(), trigger, rule, &agent(agent_name)).to_string()
 }
 
 fn chat(room: &str, event_id: &str, sender: &str) -> Trigger {
-    Trigger::Chat {
-        channel: "matrix".into(),
-        room: room.into(),
-        event_id: event_id.into(),
-        sender: sender.into(),
-    }
+    Trigger::Chat { channel: "matrix".into(), room: room.into(), event_id: event_id.into(), sender: sender.into() }
 }
 
 fn handoff(call_id: &str) -> Trigger {
@@ -42,21 +31,11 @@ fn handoff(call_id: &str) -> Trigger {
 #[test]
 fn a_trigger_keeps_its_run() {
     let message = chat("!abc:example.org", "$ev1", "@ann:example.org");
-    assert_eq!(
-        derive(&message, "mention", "lead"),
-        "55f7a191-c2bb-5b73-9b04-1f6e479614a0"
-    );
+    assert_eq!(derive(&message, "mention", "lead"), "55f7a191-c2bb-5b73-9b04-1f6e479614a0");
 
     let slot = "2026-11-21T02:00:00Z".parse().unwrap();
-    let nightly = Trigger::Schedule {
-        schedule: "nightly".into(),
-        version: 3,
-        slot,
-    };
-    assert_eq!(
-        derive(&nightly, "nightly", "lead"),
-        "496952df-c4e0-5a98-987f-700d8e27a9da"
-    );
+    let nightly = Trigger::Schedule { schedule: "nightly".into(), version: 3, slot };
+    assert_eq!(derive(&nightly, "nightly", "lead"), "496952df-c4e0-5a98-987f-700d8e27a9da");
 
     let opened = Trigger::PullRequest {
         repository: "acme/app".into(),
@@ -64,57 +43,33 @@ fn a_trigger_keeps_its_run() {
         head_sha: "3b18e512dba79e4c8300dd08aeb37f8e728b8dad".into(),
         action: "opened".into(),
     };
-    assert_eq!(
-        derive(&opened, "review", "lead"),
-        "cf98eae2-a9f3-5e35-8c26-4b06e3a9d355"
-    );
+    assert_eq!(derive(&opened, "review", "lead"), "cf98eae2-a9f3-5e35-8c26-4b06e3a9d355");
 
-    assert_eq!(
-        derive(&handoff("toolu_3"), "handoff", "coder"),
-        "95662f92-c6f2-5aec-8dba-d13d220e6f51"
-    );
+    assert_eq!(derive(&handoff("toolu_3"), "handoff", "coder"), "95662f92-c6f2-5aec-8dba-d13d220e6f51");
 
     let odd = chat("!ü\"\\:x", "$ev\n", "@ann:example.org");
-    assert_eq!(
-        derive(&odd, "mention", "lead"),
-        "26542bdf-9483-5f53-a420-76e20218d26e"
-    );
+    assert_eq!(derive(&odd, "mention", "lead"), "26542bdf-9483-5f53-a420-76e20218d26e");
 }
 
 #[test]
 fn who_reports_a_trigger_does_not_matter() {
     let by_one = chat("!abc:example.org", "$ev1", "@ann:example.org");
     let by_another = chat("!abc:example.org", "$ev1", "@bot:example.org");
-    assert_eq!(
-        derive(&by_one, "mention", "lead"),
-        derive(&by_another, "mention", "lead")
-    );
-    assert_eq!(
-        derive(&handoff("toolu_3"), "handoff", "coder"),
-        derive(&handoff("renamed"), "handoff", "coder")
-    );
+    assert_eq!(derive(&by_one, "mention", "lead"), derive(&by_another, "mention", "lead"));
+    assert_eq!(derive(&handoff("toolu_3"), "handoff", "coder"), derive(&handoff("renamed"), "handoff", "coder"));
 }
 
 #[test]
 fn one_message_that_wakes_two_agents_is_two_runs() {
     let message = chat("!abc:example.org", "$ev1", "@ann:example.org");
-    assert_ne!(
-        derive(&message, "mention", "lead"),
-        derive(&message, "mention", "scout")
-    );
-    assert_ne!(
-        derive(&message, "mention", "lead"),
-        derive(&message, "room", "lead")
-    );
+    assert_ne!(derive(&message, "mention", "lead"), derive(&message, "mention", "scout"));
+    assert_ne!(derive(&message, "mention", "lead"), derive(&message, "room", "lead"));
 }
 
 #[test]
 fn an_id_derives_from_an_id() {
     let id = EventId::new(DECISION);
-    assert_eq!(
-        id.derive("child").as_str(),
-        "1e717b06-1633-5e3c-869e-29f5636fa749"
-    );
+    assert_eq!(id.derive("child").as_str(), "1e717b06-1633-5e3c-869e-29f5636fa749");
     assert_ne!(id.derive("child"), id.derive("sibling"));
     assert_eq!(id.nth(2).as_str(), format!("{DECISION}/2"));
 }
@@ -122,12 +77,8 @@ fn an_id_derives_from_an_id() {
 #[test]
 fn a_run_id_has_one_spelling() {
     assert_eq!(PARENT.parse::<RunId>().unwrap().to_string(), PARENT);
-    for other in [
-        PARENT.to_uppercase(),
-        PARENT.replace('-', ""),
-        format!("{{{PARENT}}}"),
-        format!("urn:uuid:{PARENT}"),
-    ] {
+    for other in [PARENT.to_uppercase(), PARENT.replace('-', ""), format!("{{{PARENT}}}"), format!("urn:uuid:{PARENT}")]
+    {
         assert!(other.parse::<RunId>().is_err(), "{other}");
     }
     assert_eq!(PARENT.parse::<RunId>().unwrap().short(), "0000000b");
@@ -140,30 +91,11 @@ fn names_are_one_lower_case_token() {
         assert_eq!(agent(good).as_str(), good);
     }
     let too_long = "a".repeat(64);
-    for bad in [
-        "",
-        "Lead",
-        "a b",
-        "a.b",
-        "a*",
-        ">",
-        "-a",
-        "a-",
-        "é",
-        "a\n",
-        too_long.as_str(),
-        "all",
-    ] {
+    for bad in ["", "Lead", "a b", "a.b", "a*", ">", "-a", "a-", "é", "a\n", too_long.as_str(), "all"] {
         assert!(AgentName::try_new(bad).is_err(), "{bad:?}");
-        assert!(
-            serde_json::from_value::<AgentName>(bad.into()).is_err(),
-            "{bad:?}"
-        );
+        assert!(serde_json::from_value::<AgentName>(bad.into()).is_err(), "{bad:?}");
     }
-    assert!(
-        Token::try_new("all").is_ok(),
-        "only for agents it means something else"
-    );
+    assert!(Token::try_new("all").is_ok(), "only for agents it means something else");
 }
 
 proptest! {

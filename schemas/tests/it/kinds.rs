@@ -17,25 +17,13 @@ use serde_json::{Value, json};
 use crate::golden::samples;
 
 /// A known kind without its fields is an error that names it, here and by the schema.
-fn malformed_is_an_error<T: DeserializeOwned + JsonSchema + Debug>(
-    of: &'static str,
-    tag: &str,
-    kinds: &[&str],
-) {
+fn malformed_is_an_error<T: DeserializeOwned + JsonSchema + Debug>(of: &'static str, tag: &str, kinds: &[&str]) {
     let validator = jsonschema::validator_for(publish::<T>(of).schema.as_value()).unwrap();
     for kind in kinds {
         let bare = json!({ tag: kind });
-        let error = serde_json::from_value::<T>(bare.clone())
-            .expect_err(kind)
-            .to_string();
-        assert!(
-            error.contains(&format!("{kind:?}")),
-            "{of}: {error:?} should name {kind}"
-        );
-        assert!(
-            !validator.is_valid(&bare),
-            "the schema of {of} takes a {kind} without fields"
-        );
+        let error = serde_json::from_value::<T>(bare.clone()).expect_err(kind).to_string();
+        assert!(error.contains(&format!("{kind:?}")), "{of}: {error:?} should name {kind}");
+        assert!(!validator.is_valid(&bare), "the schema of {of} takes a {kind} without fields");
     }
 }
 
@@ -50,50 +38,27 @@ fn a_malformed_known_kind_is_an_error_that_names_it() {
 
 #[test]
 fn the_error_of_a_decision_names_event_and_field() {
-    let body = json!({"events": [{"kind": "model_called", "step": 1, "attempt": "two", "model": "m", "input_estimate": 1}]});
-    let error = serde_json::from_value::<Decision>(body)
-        .unwrap_err()
-        .to_string();
+    let body =
+        json!({"events": [{"kind": "model_called", "step": 1, "attempt": "two", "model": "m", "input_estimate": 1}]});
+    let error = serde_json::from_value::<Decision>(body).unwrap_err().to_string();
     assert!(error.contains("kind \"model_called\""), "{error}");
     assert!(error.contains("two"), "{error}");
 }
 
 #[test]
 fn what_has_no_kind_is_an_error() {
-    for value in [
-        json!({}),
-        json!({"kind": 7}),
-        json!({"kind": null}),
-        json!([]),
-        json!("started"),
-        json!(null),
-    ] {
-        assert!(
-            serde_json::from_value::<RunEvent>(value.clone()).is_err(),
-            "{value}"
-        );
-        assert!(
-            serde_json::from_value::<Block>(value.clone()).is_err(),
-            "{value}"
-        );
+    for value in [json!({}), json!({"kind": 7}), json!({"kind": null}), json!([]), json!("started"), json!(null)] {
+        assert!(serde_json::from_value::<RunEvent>(value.clone()).is_err(), "{value}");
+        assert!(serde_json::from_value::<Block>(value.clone()).is_err(), "{value}");
     }
 }
 
 #[test]
 fn a_value_that_a_closed_list_does_not_have_is_an_error() {
-    let mut failed = samples("run_event")
-        .into_iter()
-        .find(|sample| sample.name == "failed")
-        .unwrap()
-        .value;
+    let mut failed = samples("run_event").into_iter().find(|sample| sample.name == "failed").unwrap().value;
     failed["reason"] = json!("boredom");
-    let error = serde_json::from_value::<RunEvent>(failed)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("failed") && error.contains("boredom"),
-        "{error}"
-    );
+    let error = serde_json::from_value::<RunEvent>(failed).unwrap_err().to_string();
+    assert!(error.contains("failed") && error.contains("boredom"), "{error}");
 }
 
 #[test]
@@ -104,10 +69,7 @@ fn kinds_are_what_stands_on_the_wire() {
         assert_eq!(event.is_end(), END_KINDS.contains(&event.kind()));
         assert_eq!(event.opens_epoch(), EPOCH_KINDS.contains(&event.kind()));
     }
-    let several = samples("decision")
-        .into_iter()
-        .find(|sample| sample.name == "of_several")
-        .unwrap();
+    let several = samples("decision").into_iter().find(|sample| sample.name == "of_several").unwrap();
     let decision: Decision = serde_json::from_value(several.value).unwrap();
     assert_eq!(decision.kinds(), "started,model_called");
 }

@@ -1,10 +1,5 @@
 //! The contract: schemas that follow the types, samples that decode forever, subjects and ids that never change.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod envelope;
 mod golden;

@@ -17,8 +17,7 @@ fn token() -> impl Strategy<Value = Token> {
 }
 
 fn agent() -> impl Strategy<Value = AgentName> {
-    let name = "[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?"
-        .prop_filter("a reserved word", |name| name != "all");
+    let name = "[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?".prop_filter("a reserved word", |name| name != "all");
     name.prop_map(|text| AgentName::try_new(text).unwrap())
 }
 
@@ -28,8 +27,7 @@ fn class() -> impl Strategy<Value = Class> {
 
 fn subject() -> impl Strategy<Value = Subject> {
     prop_oneof![
-        (run(), class(), agent())
-            .prop_map(|(run, class, agent)| Subject::Requested(run, class, agent)),
+        (run(), class(), agent()).prop_map(|(run, class, agent)| Subject::Requested(run, class, agent)),
         run().prop_map(Subject::Journal),
         (run(), token()).prop_map(|(run, channel)| Subject::Say(run, channel)),
         (run(), token()).prop_map(|(run, system)| Subject::Effect(run, system)),
@@ -67,20 +65,12 @@ fn takes(filter: &str, subject: &str) -> bool {
 /// The filters that must take a subject.
 fn filters_of(subject: &Subject) -> Vec<String> {
     match subject {
-        Subject::Requested(run, class, _) => vec![
-            filter::RUNS.into(),
-            filter::run(*run),
-            filter::requested(*class),
-        ],
+        Subject::Requested(run, class, _) => vec![filter::RUNS.into(), filter::run(*run), filter::requested(*class)],
         Subject::Journal(run) => vec![filter::RUNS.into(), filter::run(*run)],
         Subject::Say(run, channel) => {
             vec![filter::RUNS.into(), filter::run(*run), filter::say(channel)]
         }
-        Subject::Effect(run, system) => vec![
-            filter::RUNS.into(),
-            filter::run(*run),
-            filter::effect(system),
-        ],
+        Subject::Effect(run, system) => vec![filter::RUNS.into(), filter::run(*run), filter::effect(system)],
         Subject::Signal(run, _) => vec![filter::SIGNALS.into(), filter::signals_of(*run)],
         Subject::Call(_) => vec![filter::CALLS.into()],
         Subject::Event(_) => vec![filter::EVENTS.into()],
@@ -121,37 +111,16 @@ fn subjects_are_those_of_the_design() {
     let token = |text| Token::try_new(text).unwrap();
     let lead = AgentName::try_new("lead").unwrap();
     let expected = [
-        (
-            Subject::Requested(run, Class::Resident, lead.clone()),
-            format!("swarm.run.{id}.requested.resident.lead"),
-        ),
+        (Subject::Requested(run, Class::Resident, lead.clone()), format!("swarm.run.{id}.requested.resident.lead")),
         (Subject::Journal(run), format!("swarm.run.{id}.event")),
-        (
-            Subject::Say(run, token("matrix")),
-            format!("swarm.run.{id}.say.matrix"),
-        ),
-        (
-            Subject::Effect(run, token("forge")),
-            format!("swarm.run.{id}.effect.forge"),
-        ),
-        (
-            Subject::Signal(run, token("child_ended")),
-            format!("swarm.signal.{id}.child_ended"),
-        ),
+        (Subject::Say(run, token("matrix")), format!("swarm.run.{id}.say.matrix")),
+        (Subject::Effect(run, token("forge")), format!("swarm.run.{id}.effect.forge")),
+        (Subject::Signal(run, token("child_ended")), format!("swarm.signal.{id}.child_ended")),
         (Subject::Call(run), format!("swarm.call.{id}")),
-        (
-            Subject::Event(token("pr_opened")),
-            "swarm.events.pr_opened".into(),
-        ),
+        (Subject::Event(token("pr_opened")), "swarm.events.pr_opened".into()),
         (Subject::Control(Target::All), "swarm.control.all".into()),
-        (
-            Subject::Control(Target::Agent(lead)),
-            "swarm.control.lead".into(),
-        ),
-        (
-            Subject::Ask(token("issuer"), token("mint")),
-            "swarm.ask.issuer.mint".into(),
-        ),
+        (Subject::Control(Target::Agent(lead)), "swarm.control.lead".into()),
+        (Subject::Ask(token("issuer"), token("mint")), "swarm.ask.issuer.mint".into()),
         (Subject::Hold(run), format!("swarm.hold.{id}")),
         (Subject::Due(run), format!("swarm.schedule.due.{id}")),
         (Subject::Dead(token("matrix")), "swarm.dead.matrix".into()),

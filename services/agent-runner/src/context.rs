@@ -9,7 +9,10 @@ use schemas::event::Requested;
 pub(crate) fn system_prompt(crew: &Crew, agent: &Agent, request: &Requested) -> String {
     let mut prompt = format!("Agent: {}\n\n{}\n", agent.name, agent.persona.trim());
     if let Some(repository) = agent.capabilities.repositories.first() {
-        let _ = write!(prompt, "\nYou work in a worktree of the repository `{repository}`, on a branch of this run. Paths are relative to its root.\n");
+        let _ = write!(
+            prompt,
+            "\nYou work in a worktree of the repository `{repository}`, on a branch of this run. Paths are relative to its root.\n"
+        );
     }
     let colleagues: Vec<&Agent> = agent.capabilities.handoff_to.iter().filter_map(|name| crew.agent(name)).collect();
     if !colleagues.is_empty() {

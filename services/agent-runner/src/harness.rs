@@ -2,7 +2,10 @@
 
 use futures::future::BoxFuture;
 
-use crate::{hold::{Held, HoldError}, holds::Hold};
+use crate::{
+    hold::{Held, HoldError},
+    holds::Hold,
+};
 
 /// How a harness let a run go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

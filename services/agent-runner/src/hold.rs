@@ -10,13 +10,14 @@
 use std::time::Duration;
 
 use kit::{
+    class::{Classified as _, ErrorClass, chain},
     clock,
     journal::{AppendError, Entry, Journal},
-    class::{Classified as _, ErrorClass, chain},
     message::{EncodeError, Outgoing},
 };
 use schemas::{
-    AgentName, Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject, Trigger, envelope::DECISION_TYPE,
+    AgentName, Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject, Trigger,
+    envelope::DECISION_TYPE,
     event::{ChildEnded, Outcome, Requested},
     ids::{InvalidName, Token},
     signal::ByWhom,
@@ -206,7 +207,9 @@ impl Held {
             RunEvent::Finished(end) => (Outcome::Finished, end.answer.clone(), end.totals),
             RunEvent::Failed(end) => (Outcome::Failed, format!("{:?}: {}", end.reason, end.message).into(), end.totals),
             RunEvent::Killed(end) => (Outcome::Killed, format!("by {}: {}", end.by, end.reason).into(), end.totals),
-            RunEvent::Cancelled(end) => (Outcome::Cancelled, format!("by {}: {}", end.by, end.reason).into(), end.totals),
+            RunEvent::Cancelled(end) => {
+                (Outcome::Cancelled, format!("by {}: {}", end.by, end.reason).into(), end.totals)
+            }
             _ => (Outcome::Failed, "".into(), *self.state.totals()),
         };
         let call_id = match &self.state.request().trigger {

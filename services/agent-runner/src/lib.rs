@@ -28,15 +28,7 @@ mod context;
 
 use std::{sync::Arc, time::Duration};
 
-use kit::{
-    blobs::Blobs,
-    bus::Bus,
-    consume, consumer,
-    crew::Crew,
-    journal::Journal,
-    logs::LogSink,
-    service::Context,
-};
+use kit::{blobs::Blobs, bus::Bus, consume, consumer, crew::Crew, journal::Journal, logs::LogSink, service::Context};
 
 pub use config::Config;
 use holds::Holds;
@@ -84,7 +76,8 @@ pub enum StartError {
 pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
     let journal = Journal::new(&deps.bus);
     let blobs = Blobs::new(&deps.bus);
-    let toolbox = Toolbox::new(&config, Arc::clone(&deps.crew), blobs.clone(), deps.logs).await.map_err(StartError::Tools)?;
+    let toolbox =
+        Toolbox::new(&config, Arc::clone(&deps.crew), blobs.clone(), deps.logs).await.map_err(StartError::Tools)?;
     let (controls, follower) = controls::follow(&deps.bus).await.map_err(StartError::Controls)?;
     let runtime = Arc::new(Runtime {
         bus: deps.bus.clone(),
@@ -101,15 +94,15 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Sta
     let holds = Holds::default();
     let waker = Waker::new(Arc::clone(&runtime), Arc::new(Native::new(runtime)), holds.clone());
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));
-    context.spawn_vital(
-        "holds",
-        wake::answer_for_held(deps.bus.clone(), holds, config.runner, context.shutdown.clone()),
-    );
+    context
+        .spawn_vital("holds", wake::answer_for_held(deps.bus.clone(), holds, config.runner, context.shutdown.clone()));
     let options = |max_in_flight| consume::Options { max_in_flight, progress_every: Some(PROGRESS) };
     let wakes = waker.clone();
     consume::spawn(&context, &deps.bus, consumer::RUNNER_WAKE, options(MAX_HELD), move |d| wakes.clone().requested(d));
     let signals = waker.clone();
-    consume::spawn(&context, &deps.bus, consumer::RUNNER_SIGNAL, options(MAX_SIGNALS), move |d| signals.clone().signal(d));
+    consume::spawn(&context, &deps.bus, consumer::RUNNER_SIGNAL, options(MAX_SIGNALS), move |d| {
+        signals.clone().signal(d)
+    });
     consume::spawn(&context, &deps.bus, consumer::RUNNER_DUE, options(MAX_SIGNALS), move |d| waker.clone().due(d));
     context.ready();
     context.shutdown.cancelled().await;

@@ -88,7 +88,9 @@ impl Runtime {
         loop {
             match due::schedule(&self.bus, run, at).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(error = %kit::class::chain(&error), "the deadline's tick can not be scheduled now"),
+                Err(error) => {
+                    tracing::warn!(error = %kit::class::chain(&error), "the deadline's tick can not be scheduled now");
+                }
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(HoldError::ShuttingDown),
@@ -106,7 +108,8 @@ impl Runtime {
     /// The colleague that `agent` names, or why it may not hand work to it.
     pub(crate) fn colleague(&self, agent: &AgentName, named: &str) -> Result<AgentName, String> {
         let allowed = self.crew.agent(agent).map(|agent| agent.capabilities.handoff_to.as_slice()).unwrap_or_default();
-        let found = allowed.iter().find(|colleague| colleague.as_str() == named && self.crew.agent(colleague).is_some());
+        let found =
+            allowed.iter().find(|colleague| colleague.as_str() == named && self.crew.agent(colleague).is_some());
         found.cloned().ok_or_else(|| {
             let names = allowed.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", ");
             format!("You may not hand work to {named:?}. You may hand work to: {names}.")

@@ -28,7 +28,9 @@ use crate::{
     runtime,
     sandbox::{Bubblewrap, BubblewrapConfig, Sandbox, SandboxError},
     tools::{self, HandledBy, ToolContext, ToolOutput},
-    worktree::{BundleError, BundleSource, CommitId, Repository, Snapshot, SnapshotRef, StartPoint, Worktree, Worktrees},
+    worktree::{
+        BundleError, BundleSource, CommitId, Repository, Snapshot, SnapshotRef, StartPoint, Worktree, Worktrees,
+    },
 };
 
 /// Pause between tries to store a bundle while the bus is away: the call has happened, so its result must not be lost.
@@ -81,7 +83,12 @@ impl std::fmt::Debug for Toolbox {
 
 impl Toolbox {
     /// The tools of `crew`. Fails where there is no sandbox: nothing is ever run outside one.
-    pub async fn new(config: &Config, crew: Arc<Crew>, blobs: Blobs, logs: Option<LogSink>) -> Result<Self, SetupError> {
+    pub async fn new(
+        config: &Config,
+        crew: Arc<Crew>,
+        blobs: Blobs,
+        logs: Option<LogSink>,
+    ) -> Result<Self, SetupError> {
         let own = config.state_dir.join("sandbox");
         let sandbox = Bubblewrap::new(BubblewrapConfig::new(own)).map_err(SetupError::Sandbox)?;
         sandbox.probe().await.map_err(SetupError::Sandbox)?;
@@ -116,7 +123,8 @@ impl Toolbox {
     /// The tools of one run, until `cancel`.
     pub fn for_run(&self, state: &RunState, cancel: CancellationToken) -> RunTools {
         let request = state.request();
-        let snapshots: Vec<SnapshotRef> = state.saved().iter().filter_map(|saved| SnapshotRef::try_from(saved).ok()).collect();
+        let snapshots: Vec<SnapshotRef> =
+            state.saved().iter().filter_map(|saved| SnapshotRef::try_from(saved).ok()).collect();
         let bundles = state.saved().iter().map(|saved| saved.bundle.clone()).collect();
         let inner = Inner {
             toolbox: self.clone(),
@@ -167,9 +175,16 @@ struct Bundles {
 }
 
 impl BundleSource for Bundles {
-    fn bundle<'a>(&'a self, snapshot: &'a SnapshotRef) -> futures::future::BoxFuture<'a, Result<bytes::Bytes, BundleError>> {
+    fn bundle<'a>(
+        &'a self,
+        snapshot: &'a SnapshotRef,
+    ) -> futures::future::BoxFuture<'a, Result<bytes::Bytes, BundleError>> {
         Box::pin(async move {
-            let blob = self.saved.iter().find(|blob| blob.blob == snapshot.bundle).ok_or("the journal names no such bundle")?;
+            let blob = self
+                .saved
+                .iter()
+                .find(|blob| blob.blob == snapshot.bundle)
+                .ok_or("the journal names no such bundle")?;
             Ok(self.blobs.get(blob).await?)
         })
     }
@@ -224,7 +239,8 @@ impl Inner {
         };
         let output = tools::call(&context, &call.tool, call.arguments.clone()).await;
         let mutates = tools::builtin().iter().any(|spec| spec.name == call.tool && spec.mutates_worktree);
-        let after = if mutates && !context.read_only { self.after(worktree, call, &output).await } else { After::default() };
+        let after =
+            if mutates && !context.read_only { self.after(worktree, call, &output).await } else { After::default() };
         (output, after)
     }
 
@@ -308,7 +324,10 @@ impl Inner {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "the branch can not be published");
-                after.notes.push(format!("The commit is on the run's branch here, but could not be published: {}", chain(&error)));
+                after.notes.push(format!(
+                    "The commit is on the run's branch here, but could not be published: {}",
+                    chain(&error)
+                ));
             }
         }
     }

@@ -66,7 +66,9 @@ impl Classified for WakeError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Read(_) => ErrorClass::Transient,
-            Self::Decode(_) | Self::Corrupt(_) | Self::Hold(_) | Self::NoRun | Self::UnknownRun(_) => ErrorClass::Broken,
+            Self::Decode(_) | Self::Corrupt(_) | Self::Hold(_) | Self::NoRun | Self::UnknownRun(_) => {
+                ErrorClass::Broken
+            }
         }
     }
 
@@ -91,6 +93,7 @@ pub struct Waker {
 }
 
 /// What woke the run.
+#[expect(clippy::large_enum_variant, reason = "one a wake, handed on and taken apart at once")]
 enum Cause {
     Requested,
     Signal(EventId, Signal),
@@ -162,14 +165,18 @@ impl Waker {
 
     async fn wake(&self, state: RunState, cause: Cause) -> Result<Fate, WakeError> {
         match (state.phase(), &cause) {
-            (Phase::Ended(_), _) => return Ok(Fate::Ack),
             // A run that is held keeps every signal that may be its wake; one that waits has another wake to come.
             (Phase::Waiting(_), Cause::Signal(id, _)) if state.has_taken(id) => return Ok(Fate::Ack),
-            (Phase::Waiting(WaitReason::Pause), _) if self.is_paused(&state) => return Ok(Fate::Later(PAUSE_CHECK)),
-            (Phase::Requested, Cause::Requested) if self.is_paused(&state) => return Ok(Fate::Later(PAUSE_CHECK)),
-            (Phase::Waiting(WaitReason::Pause) | Phase::Requested, Cause::Requested) => {}
-            (Phase::Waiting(_), Cause::Requested) => return Ok(Fate::Ack),
-            (Phase::Held | Phase::Requested, Cause::Due) => return Ok(Fate::Ack),
+            (Phase::Waiting(WaitReason::Pause), _) | (Phase::Requested, Cause::Requested) if self.is_paused(&state) => {
+                return Ok(Fate::Later(PAUSE_CHECK));
+            }
+            (Phase::Waiting(WaitReason::Pause) | Phase::Requested, Cause::Requested)
+            | (Phase::Waiting(_), Cause::Signal(..) | Cause::Due) => {}
+            (Phase::Ended(_), _)
+            | (Phase::Waiting(_), Cause::Requested)
+            | (Phase::Held | Phase::Requested, Cause::Due) => {
+                return Ok(Fate::Ack);
+            }
             (Phase::Requested, Cause::Signal(..)) => return Ok(Fate::Later(SIGNAL_ELSEWHERE)),
             (Phase::Held, _) => {
                 if self.holder_answers(state.run_id()).await {
@@ -177,7 +184,6 @@ impl Waker {
                     return Ok(Fate::Later(pause));
                 }
             }
-            (Phase::Waiting(_), Cause::Signal(..) | Cause::Due) => {}
         }
         self.take(state, cause).await
     }
@@ -245,17 +251,20 @@ impl Waker {
 }
 
 fn run_span(stored: &Stored, run: RunId) -> tracing::Span {
-    match &stored.envelope.agent {
-        Some(agent) => kit::telemetry::run_span(run, agent),
-        None => tracing::error_span!("run", run = %run),
-    }
+    let nobody = || tracing::error_span!("run", run = %run);
+    stored.envelope.agent.as_ref().map_or_else(nobody, |agent| kit::telemetry::run_span(run, agent))
 }
 
 /// Whether a signal can lead to a step of the run. The others are facts for readers of the log.
 const fn wakes(signal: &Signal) -> bool {
     matches!(
         signal,
-        Signal::ChildEnded(_) | Signal::Message(_) | Signal::Cancel(_) | Signal::ApprovalDecided(_) | Signal::Unpaused(_) | Signal::Deadline(_)
+        Signal::ChildEnded(_)
+            | Signal::Message(_)
+            | Signal::Cancel(_)
+            | Signal::ApprovalDecided(_)
+            | Signal::Unpaused(_)
+            | Signal::Deadline(_)
     )
 }
 
@@ -273,7 +282,12 @@ pub fn fold(run: RunId, messages: &[Stored]) -> Result<RunState, WakeError> {
 ///
 /// Consumes `swarm.hold.*`. Emits a reply, or nothing for a run that is not held here. On failure: a lost question is
 /// asked again with the next delivery of the wake.
-pub async fn answer_for_held(bus: Bus, holds: Holds, runner: String, shutdown: CancellationToken) -> Result<(), async_nats::SubscribeError> {
+pub async fn answer_for_held(
+    bus: Bus,
+    holds: Holds,
+    runner: String,
+    shutdown: CancellationToken,
+) -> Result<(), async_nats::SubscribeError> {
     use futures::StreamExt as _;
     let mut questions = bus.client().subscribe(schemas::subject::filter::HOLDS).await?;
     loop {
@@ -281,7 +295,12 @@ pub async fn answer_for_held(bus: Bus, holds: Holds, runner: String, shutdown: C
             () = shutdown.cancelled() => return Ok(()),
             Some(question) = questions.next() => question,
         };
-        let held = question.subject.parse::<Subject>().ok().and_then(|subject| subject.run_id()).is_some_and(|run| holds.contains(run));
+        let held = question
+            .subject
+            .parse::<Subject>()
+            .ok()
+            .and_then(|subject| subject.run_id())
+            .is_some_and(|run| holds.contains(run));
         if let (true, Some(reply)) = (held, question.reply) {
             let _ = bus.client().publish(reply, runner.clone().into()).await;
         }

@@ -50,6 +50,8 @@ pub struct Fetched {
     pub end: Result<(), Failure>,
     /// What the answer said about itself.
     pub metered: Metered,
+    /// Bytes of the answer, when it was passed on as it was written.
+    pub streamed_bytes: Option<u64>,
     /// From the start to the first byte.
     pub first_byte: Option<Duration>,
     /// From the start to the end.
@@ -79,6 +81,7 @@ pub async fn fetch(
         status: None,
         content_type: String::new(),
         metered: Metered::default(),
+        streamed_bytes: None,
         first_byte: None,
     };
     let end = fetch.run(ready).await;
@@ -88,6 +91,7 @@ pub async fn fetch(
         content_type: fetch.content_type,
         end,
         metered: fetch.metered,
+        streamed_bytes: fetch.streamed_bytes,
         first_byte: fetch.first_byte,
         total: fetch.began.elapsed(),
     }
@@ -104,16 +108,13 @@ struct Fetch<'a> {
     status: Option<StatusCode>,
     content_type: String,
     metered: Metered,
+    streamed_bytes: Option<u64>,
     first_byte: Option<Duration>,
 }
 
 impl Fetch<'_> {
     async fn run(&mut self, ready: Ready) -> Result<(), Failure> {
-        let first_byte = if self.streamed {
-            self.patience.first_byte
-        } else {
-            self.patience.whole_answer
-        };
+        let first_byte = if self.streamed { self.patience.first_byte } else { self.patience.whole_answer };
         let deadline = self.began + first_byte;
         // Whatever happens from here on, the upstream may have begun to work.
         self.reached = true;
@@ -121,11 +122,7 @@ impl Fetch<'_> {
             Ok(response) => response,
             Err(error) => {
                 self.reached = !(error.is_connect() || error.is_builder());
-                let failure = if self.reached {
-                    Failure::Cut
-                } else {
-                    Failure::Unreachable
-                };
+                let failure = if self.reached { Failure::Cut } else { Failure::Unreachable };
                 tracing::warn!(error = %chain(&error.without_url()), "{failure}");
                 return Err(failure);
             }
@@ -136,19 +133,14 @@ impl Fetch<'_> {
             return Err(Failure::Redirect);
         }
         text(response.headers(), header::CONTENT_TYPE).clone_into(&mut self.content_type);
-        let head = Head {
-            status,
-            headers: passed_on(response.headers()),
-            replayed: false,
-        };
+        let head = Head { status, headers: passed_on(response.headers()), replayed: false };
         if is_encoded(response.headers()) {
             return Err(Failure::Garbage);
         }
         if self.streamed && status.is_success() && is_event_stream(response.headers()) {
             self.stream(response, head, deadline).await
         } else {
-            self.whole(response, head, deadline, ready.key.as_ref())
-                .await
+            self.whole(response, head, deadline, ready.key.as_ref()).await
         }
     }
 
@@ -164,7 +156,7 @@ impl Fetch<'_> {
         let mut deadline = first_byte;
         let end = loop {
             let complete = meter.verdict() == Verdict::Complete;
-            match self.chunk(&mut response, deadline).await {
+            match self.chunk(&mut response, self.tape.len(), deadline).await {
                 Ok(Some(bytes)) => {
                     meter.feed(&bytes);
                     if let Some(head) = head.take() {
@@ -172,11 +164,7 @@ impl Fetch<'_> {
                     }
                     if meter.verdict() == Verdict::Complete {
                         self.tape.hold(&bytes);
-                        deadline = if complete {
-                            deadline
-                        } else {
-                            Instant::now() + CLOSING
-                        };
+                        deadline = if complete { deadline } else { Instant::now() + CLOSING };
                     } else {
                         self.tape.push(&bytes);
                         deadline = Instant::now() + self.patience.next_byte;
@@ -189,6 +177,7 @@ impl Fetch<'_> {
             }
         };
         self.metered = meter.finish();
+        self.streamed_bytes = Some(self.tape.len() as u64);
         match self.metered.verdict {
             // An error that was told can not be taken for an answer, so it ends as the upstream ended it.
             Verdict::Complete | Verdict::Error => end,
@@ -206,20 +195,21 @@ impl Fetch<'_> {
         key: Option<&SecretString>,
     ) -> Result<(), Failure> {
         let mut deadline = first_byte;
-        while let Some(bytes) = self.chunk(&mut response, deadline).await? {
-            self.tape.hold(&bytes);
+        let mut body = Vec::new();
+        while let Some(bytes) = self.chunk(&mut response, body.len(), deadline).await? {
+            body.extend_from_slice(&bytes);
             deadline = Instant::now() + self.patience.next_byte;
         }
         if head.status.is_success() {
-            self.metered = self.tape.with_bytes(|body| meter::whole(self.api, body));
+            self.metered = meter::whole(self.api, &body);
             if self.metered.verdict != Verdict::Complete {
                 return Err(Failure::Garbage);
             }
         }
         if let Some(key) = key {
-            self.tape
-                .with_bytes(|body| redact(body, key.expose_secret()));
+            redact(&mut body, key.expose_secret());
         }
+        self.tape.hold(&body);
         self.tape.head(head);
         Ok(())
     }
@@ -227,6 +217,7 @@ impl Fetch<'_> {
     async fn chunk(
         &mut self,
         response: &mut reqwest::Response,
+        before: usize,
         deadline: Instant,
     ) -> Result<Option<Bytes>, Failure> {
         let chunk = self.within(deadline, response.chunk()).await?;
@@ -236,18 +227,14 @@ impl Fetch<'_> {
         })?;
         if let Some(bytes) = &chunk {
             self.first_byte.get_or_insert_with(|| self.began.elapsed());
-            if self.tape.len() + bytes.len() > MAX_ANSWER_BYTES {
+            if before + bytes.len() > MAX_ANSWER_BYTES {
                 return Err(Failure::TooLarge);
             }
         }
         Ok(chunk)
     }
 
-    async fn within<T>(
-        &mut self,
-        deadline: Instant,
-        step: impl Future<Output = T>,
-    ) -> Result<T, Failure> {
+    async fn within<T>(&mut self, deadline: Instant, step: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::select! {
             biased;
             failure = &mut self.cut => Err(failure),
@@ -286,10 +273,7 @@ fn redact(body: &mut [u8], key: &str) {
         return;
     }
     let mut from = 0;
-    while let Some(at) = body[from..]
-        .windows(key.len())
-        .position(|window| window == key)
-    {
+    while let Some(at) = body[from..].windows(key.len()).position(|window| window == key) {
         body[from + at..from + at + key.len()].fill(b'*');
         from += at + key.len();
     }

@@ -65,8 +65,8 @@ pub struct Seen {
     pub end: Result<(), Failure>,
     /// What the answer said about itself.
     pub metered: Metered,
-    /// Bytes of the answer.
-    pub answer_bytes: u64,
+    /// Bytes of the answer, when it was passed on as it was written.
+    pub streamed_bytes: Option<u64>,
     /// From the start to the first byte, in milliseconds.
     pub first_byte_ms: Option<u64>,
     /// From the start to the end, in milliseconds.
@@ -87,11 +87,7 @@ pub fn record(ask: &Ask, seen: &Seen, crew: &Crew) -> ModelCall {
         idempotency_key: ask.idempotency_key.clone(),
         api: ask.api.as_str().to_owned(),
         route: ask.route.clone(),
-        model: seen
-            .metered
-            .model
-            .clone()
-            .unwrap_or_else(|| ask.model.clone()),
+        model: seen.metered.model.clone().unwrap_or_else(|| ask.model.clone()),
         request_digest: ask.digest.clone(),
         outcome: outcome(seen),
         status: seen.status,
@@ -112,8 +108,7 @@ fn price<'a>(ask: &Ask, crew: &'a Crew, day: Date) -> Option<&'a Price> {
 
 /// Whether the upstream said that it does not answer, which no provider bills.
 fn refused(seen: &Seen) -> bool {
-    seen.status
-        .is_some_and(|status| !(200..300).contains(&status))
+    seen.status.is_some_and(|status| !(200..300).contains(&status))
 }
 
 fn outcome(seen: &Seen) -> CallOutcome {
@@ -137,23 +132,13 @@ fn usage(ask: &Ask, seen: &Seen, price: Option<&Price>) -> (Usage, bool) {
     if !seen.metered.input {
         let worst = ask.input_bytes.saturating_add(UNSEEN_INPUT_TOKENS);
         let dearest_is_cache = price.is_some_and(|price| price.cache_write > price.input);
-        (
-            usage.input_tokens,
-            usage.cache_write_tokens,
-            usage.cache_read_tokens,
-        ) = if dearest_is_cache {
-            (0, worst, 0)
-        } else {
-            (worst, 0, 0)
-        };
+        (usage.input_tokens, usage.cache_write_tokens, usage.cache_read_tokens) =
+            if dearest_is_cache { (0, worst, 0) } else { (worst, 0, 0) };
     }
     if !seen.metered.output {
         let told = usage.output_tokens;
-        let bound = if ask.streamed && ask.sends_all {
-            ask.max_output.min(seen.answer_bytes)
-        } else {
-            ask.max_output
-        };
+        let sent = seen.streamed_bytes.filter(|_| ask.sends_all);
+        let bound = sent.map_or(ask.max_output, |bytes| bytes.min(ask.max_output));
         usage.output_tokens = bound.max(told);
     }
     (usage, !(seen.metered.input && seen.metered.output))
@@ -190,16 +175,12 @@ mod tests {
             end: Ok(()),
             metered: Metered {
                 verdict: Verdict::Complete,
-                usage: Usage {
-                    input_tokens: 5,
-                    output_tokens: 6,
-                    ..Usage::default()
-                },
+                usage: Usage { input_tokens: 5, output_tokens: 6, ..Usage::default() },
                 input: true,
                 output: true,
                 model: None,
             },
-            answer_bytes: 40,
+            streamed_bytes: Some(40),
             first_byte_ms: None,
             total_ms: 1,
             heard: true,
@@ -215,26 +196,11 @@ mod tests {
         };
         assert_eq!(outcome(|_| ()), CallOutcome::Completed);
         assert_eq!(outcome(|seen| seen.heard = false), CallOutcome::CallerGone);
-        assert_eq!(
-            outcome(|seen| seen.status = Some(529)),
-            CallOutcome::UpstreamError
-        );
-        assert_eq!(
-            outcome(|seen| seen.end = Err(Failure::Cut)),
-            CallOutcome::UpstreamCut
-        );
-        assert_eq!(
-            outcome(|seen| seen.end = Err(Failure::Garbage)),
-            CallOutcome::UpstreamError
-        );
-        assert_eq!(
-            outcome(|seen| seen.end = Err(Failure::RunEnded)),
-            CallOutcome::ProxyCut
-        );
-        assert_eq!(
-            outcome(|seen| seen.metered.verdict = Verdict::Error),
-            CallOutcome::UpstreamCut
-        );
+        assert_eq!(outcome(|seen| seen.status = Some(529)), CallOutcome::UpstreamError);
+        assert_eq!(outcome(|seen| seen.end = Err(Failure::Cut)), CallOutcome::UpstreamCut);
+        assert_eq!(outcome(|seen| seen.end = Err(Failure::Garbage)), CallOutcome::UpstreamError);
+        assert_eq!(outcome(|seen| seen.end = Err(Failure::RunEnded)), CallOutcome::ProxyCut);
+        assert_eq!(outcome(|seen| seen.metered.verdict = Verdict::Error), CallOutcome::UpstreamCut);
         let silent = outcome(|seen| (seen.status, seen.end) = (None, Err(Failure::Stalled)));
         assert_eq!(silent, CallOutcome::UpstreamError);
     }
@@ -242,11 +208,7 @@ mod tests {
     #[test]
     fn what_was_reported_is_taken_and_a_refusal_is_free() {
         assert_eq!(usage(&ask(), &seen(), None), (seen().metered.usage, false));
-        let refused = Seen {
-            status: Some(500),
-            metered: Metered::default(),
-            ..seen()
-        };
+        let refused = Seen { status: Some(500), metered: Metered::default(), ..seen() };
         assert_eq!(usage(&ask(), &refused, None), (Usage::default(), false));
     }
 
@@ -256,45 +218,16 @@ mod tests {
         seen.metered.output = false;
         let output = |ask: &Ask, seen: &Seen| usage(ask, seen, None).0.output_tokens;
         assert_eq!(output(&ask(), &seen), 40, "no more tokens than bytes");
+        assert_eq!(output(&Ask { max_output: 9, ..ask() }, &seen), 9, "no more than was allowed");
+        assert_eq!(output(&Ask { sends_all: false, ..ask() }, &seen), 1000, "it may have thought unseen");
         assert_eq!(
-            output(
-                &Ask {
-                    max_output: 9,
-                    ..ask()
-                },
-                &seen
-            ),
-            9,
-            "no more than was allowed"
-        );
-        assert_eq!(
-            output(
-                &Ask {
-                    sends_all: false,
-                    ..ask()
-                },
-                &seen
-            ),
-            1000,
-            "it may have thought unseen"
-        );
-        assert_eq!(
-            output(
-                &Ask {
-                    streamed: false,
-                    ..ask()
-                },
-                &seen
-            ),
+            output(&ask(), &Seen { streamed_bytes: None, ..seen.clone() }),
             1000,
             "it was written before it was sent"
         );
         seen.metered.input = false;
         let (worst, estimated) = usage(&ask(), &seen, None);
-        assert_eq!(
-            (worst.input_tokens, estimated),
-            (100 + UNSEEN_INPUT_TOKENS, true)
-        );
+        assert_eq!((worst.input_tokens, estimated), (100 + UNSEEN_INPUT_TOKENS, true));
     }
 
     #[test]
@@ -311,9 +244,6 @@ mod tests {
         let mut seen = seen();
         seen.metered.input = false;
         let (worst, _) = usage(&ask(), &seen, Some(&price));
-        assert_eq!(
-            (worst.input_tokens, worst.cache_write_tokens),
-            (0, 100 + UNSEEN_INPUT_TOKENS)
-        );
+        assert_eq!((worst.input_tokens, worst.cache_write_tokens), (0, 100 + UNSEEN_INPUT_TOKENS));
     }
 }

@@ -50,10 +50,7 @@ impl Board {
             return Place::Full;
         }
         calls.insert(key, tape.clone());
-        Place::Entered(Entry {
-            board: Arc::clone(self),
-            key,
-        })
+        Place::Entered(Entry { board: Arc::clone(self), key })
     }
 
     fn runs(&self) -> MutexGuard<'_, HashMap<RunId, HashMap<CallKey, Tape>>> {
@@ -79,12 +76,7 @@ mod tests {
     use crate::upstream::Api;
 
     fn key(run: u128, call: &str) -> CallKey {
-        CallKey::new(
-            RunId::from_uuid(uuid::Uuid::from_u128(run)),
-            Api::OpenAi,
-            call,
-            b"",
-        )
+        CallKey::new(RunId::from_uuid(uuid::Uuid::from_u128(run)), Api::OpenAi, call, b"")
     }
 
     #[test]
@@ -94,10 +86,7 @@ mod tests {
         let Place::Entered(entry) = board.enter(key(1, "a"), &tape, 2) else {
             panic!("it is free");
         };
-        assert!(matches!(
-            board.enter(key(1, "a"), &tape, 2),
-            Place::Taken(_)
-        ));
+        assert!(matches!(board.enter(key(1, "a"), &tape, 2), Place::Taken(_)));
         assert!(board.find(&key(1, "a")).is_some() && board.find(&key(2, "a")).is_none());
         drop(entry);
         assert!(board.find(&key(1, "a")).is_none() && board.runs().is_empty());
@@ -109,14 +98,8 @@ mod tests {
         let (tape, _writer) = Tape::new();
         let first = board.enter(key(1, "a"), &tape, 1);
         assert!(matches!(board.enter(key(1, "b"), &tape, 1), Place::Full));
-        assert!(matches!(
-            board.enter(key(2, "b"), &tape, 1),
-            Place::Entered(_)
-        ));
+        assert!(matches!(board.enter(key(2, "b"), &tape, 1), Place::Entered(_)));
         drop(first);
-        assert!(matches!(
-            board.enter(key(1, "b"), &tape, 1),
-            Place::Entered(_)
-        ));
+        assert!(matches!(board.enter(key(1, "b"), &tape, 1), Place::Entered(_)));
     }
 }

@@ -44,9 +44,7 @@ impl Failure {
     /// The failure as an answer, when none of the provider's was passed on.
     pub fn refusal(self) -> Refusal {
         let kind = match self {
-            Self::Unreachable | Self::Cut | Self::Garbage | Self::TooLarge | Self::Redirect => {
-                Kind::BadUpstream
-            }
+            Self::Unreachable | Self::Cut | Self::Garbage | Self::TooLarge | Self::Redirect => Kind::BadUpstream,
             Self::Stalled => Kind::Timeout,
             Self::RunEnded | Self::EpochOver => Kind::Unauthorized,
             Self::Ending | Self::Unsure => Kind::Unavailable,

@@ -105,9 +105,7 @@ impl Flights {
             board: Arc::default(),
             places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Listens to the call: to the flight that is under way under its key, or to a new one.
@@ -120,15 +118,11 @@ impl Flights {
             return Ok(tape.listen());
         }
         let permit = Arc::clone(&shared.places).try_acquire_owned();
-        let permit = permit.map_err(|_| {
-            Refusal::unavailable(format!("there are {MAX_FLIGHTS} calls under way already"))
-        })?;
+        let permit =
+            permit.map_err(|_| Refusal::unavailable(format!("there are {MAX_FLIGHTS} calls under way already")))?;
         let (tape, writer) = Tape::new();
         let listener = tape.listen();
-        let entry = match shared
-            .board
-            .enter(boarding.key, &tape, MAX_FLIGHTS_OF_A_RUN)
-        {
+        let entry = match shared.board.enter(boarding.key, &tape, MAX_FLIGHTS_OF_A_RUN) {
             Place::Entered(entry) => entry,
             Place::Taken(tape) => return Ok(tape.listen()),
             Place::Full => {
@@ -160,13 +154,7 @@ impl Shared {
                 return land(entry, writer, Err(Failure::Unsure));
             }
         }
-        let Boarding {
-            ask,
-            key,
-            named,
-            ready,
-            room,
-        } = boarding;
+        let Boarding { ask, key, named, ready, room } = boarding;
         let started_at = clock::now();
         let fetched = self.fetch(&ask, ready, room, &writer).await;
         if !fetched.reached {
@@ -178,11 +166,7 @@ impl Shared {
             land(entry, writer, fetched.end);
             return Box::pin(recording).await;
         }
-        let reply = if named {
-            Some(packed(&fetched, &writer).await)
-        } else {
-            None
-        };
+        let reply = if named { Some(packed(&fetched, &writer).await) } else { None };
         let keeping = async {
             if let Some(reply) = reply {
                 self.keep(&key, reply).await;
@@ -190,10 +174,7 @@ impl Shared {
         };
         // In boxes, because a thousand flights are long and their ends short.
         let mut settled = Box::pin(async { tokio::join!(recording, keeping) });
-        if tokio::time::timeout(self.patience.bus, &mut settled)
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(self.patience.bus, &mut settled).await.is_ok() {
             return land(entry, writer, Ok(()));
         }
         tracing::warn!("the bus does not take what a call came to: its end is told before");
@@ -203,16 +184,9 @@ impl Shared {
         drop(entry);
     }
 
-    async fn fetch(
-        &self,
-        ask: &Ask,
-        ready: Ready,
-        room: OwnedSemaphorePermit,
-        writer: &Writer,
-    ) -> Fetched {
+    async fn fetch(&self, ask: &Ask, ready: Ready, room: OwnedSemaphorePermit, writer: &Writer) -> Fetched {
         let cut = pin!(self.must_end(ask));
-        let fetched =
-            answer::fetch(ask.api, ask.streamed, ready, &self.patience, writer, cut).await;
+        let fetched = answer::fetch(ask.api, ask.streamed, ready, &self.patience, writer, cut).await;
         drop(room);
         fetched
     }
@@ -268,11 +242,7 @@ fn replay(reply: &Reply, writer: &Writer) {
     if let Ok(content_type) = HeaderValue::from_str(&reply.content_type) {
         headers.insert(header::CONTENT_TYPE, content_type);
     }
-    writer.head(Head {
-        status: StatusCode::OK,
-        headers,
-        replayed: true,
-    });
+    writer.head(Head { status: StatusCode::OK, headers, replayed: true });
     writer.push(&reply.body);
 }
 
@@ -280,9 +250,9 @@ fn replay(reply: &Reply, writer: &Writer) {
 async fn packed(fetched: &Fetched, writer: &Writer) -> Bytes {
     let content_type = fetched.content_type.clone();
     if writer.len() < PACK_APART_FROM_BYTES {
-        return writer.with_bytes(|body| replies::encode(&content_type, body));
+        return replies::encode(&content_type, &writer.copy());
     }
-    let body = writer.with_bytes(|body| body.clone());
+    let body = writer.copy();
     let packing = tokio::task::spawn_blocking(move || replies::encode(&content_type, &body));
     // It can only panic, and then there is nothing to keep.
     packing.await.unwrap_or_default()
@@ -294,7 +264,7 @@ fn seen(started_at: jiff::Timestamp, fetched: &Fetched, writer: &Writer) -> Seen
         status: fetched.status.map(|status| status.as_u16()),
         end: fetched.end,
         metered: fetched.metered.clone(),
-        answer_bytes: writer.len() as u64,
+        streamed_bytes: fetched.streamed_bytes,
         first_byte_ms: fetched.first_byte.map(millis),
         total_ms: millis(fetched.total),
         heard: writer.listeners() > 0,

@@ -28,20 +28,13 @@ pub struct Gate {
 impl Gate {
     /// A gate that waits up to `epoch` for an epoch to appear and up to `bus` for the log.
     pub const fn new(keys: Keys, epochs: LiveEpochs, epoch: Duration, bus: Duration) -> Self {
-        Self {
-            keys,
-            epochs,
-            epoch,
-            bus,
-        }
+        Self { keys, epochs, epoch, bus }
     }
 
     /// Who calls, by the bearer alone.
     pub async fn verify(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
         let token = bearer(headers).ok_or_else(|| {
-            Refusal::unauthorized(
-                "a bearer of a run is needed: `authorization: Bearer` or `x-api-key`",
-            )
+            Refusal::unauthorized("a bearer of a run is needed: `authorization: Bearer` or `x-api-key`")
         })?;
         let verified = self.keys.verify(token, clock::now()).await;
         verified.map_err(|error: TokenError| Refusal::unauthorized(error.to_string()))
@@ -56,10 +49,9 @@ impl Gate {
         match tokio::time::timeout(self.epoch + self.bus, check).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error @ (EpochError::Stale | EpochError::Read(_)))) => Err(unknown(&error)),
-            Ok(Err(error)) => Err(Refusal::unauthorized(format!(
-                "the bearer of run {} is not live: {error}",
-                claims.run_id
-            ))),
+            Ok(Err(error)) => {
+                Err(Refusal::unauthorized(format!("the bearer of run {} is not live: {error}", claims.run_id)))
+            }
             Err(_) => Err(unknown(&"the bus does not answer")),
         }
     }
@@ -94,17 +86,10 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
             bearer(&headers).map(ToOwned::to_owned)
         };
-        assert_eq!(
-            found("authorization", "Bearer  abc "),
-            Some("abc".to_owned())
-        );
+        assert_eq!(found("authorization", "Bearer  abc "), Some("abc".to_owned()));
         assert_eq!(found("authorization", "bearer abc"), Some("abc".to_owned()));
         assert_eq!(found("x-api-key", "abc"), Some("abc".to_owned()));
-        for (name, value) in [
-            ("authorization", "Basic abc"),
-            ("authorization", "Bearer "),
-            ("x-api-key", ""),
-        ] {
+        for (name, value) in [("authorization", "Basic abc"), ("authorization", "Bearer "), ("x-api-key", "")] {
             assert_eq!(found(name, value), None, "{name}: {value}");
         }
     }

@@ -74,11 +74,7 @@ async fn chat_completions(State(proxy): State<Arc<Proxy>>, request: HttpRequest)
 
 /// Both APIs share paths that are not served; only clients of one of them send its version.
 fn api_of(headers: &HeaderMap) -> Api {
-    if headers.contains_key(ANTHROPIC_VERSION) {
-        Api::Anthropic
-    } else {
-        Api::OpenAi
-    }
+    if headers.contains_key(ANTHROPIC_VERSION) { Api::Anthropic } else { Api::OpenAi }
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {
@@ -115,13 +111,7 @@ async fn answer(api: Api, proxy: &Proxy, request: HttpRequest) -> Response {
 }
 
 impl Proxy {
-    async fn call(
-        &self,
-        api: Api,
-        claims: Claims,
-        parts: &Parts,
-        body: Body,
-    ) -> Result<Response, Refusal> {
+    async fn call(&self, api: Api, claims: Claims, parts: &Parts, body: Body) -> Result<Response, Refusal> {
         let (body, room) = self.intake.take(&parts.headers, body).await?;
         let idempotency_key = idempotency_key(&parts.headers)?;
         let request = Request::parse(api, body).map_err(|error| Refusal::invalid(chain(&error)))?;
@@ -150,13 +140,7 @@ impl Proxy {
     }
 }
 
-fn ask(
-    api: Api,
-    claims: &Claims,
-    idempotency_key: String,
-    request: &Request,
-    ready: &crate::upstream::Ready,
-) -> Ask {
+fn ask(api: Api, claims: &Claims, idempotency_key: String, request: &Request, ready: &crate::upstream::Ready) -> Ask {
     Ask {
         run_id: claims.run_id,
         root_run_id: claims.root_run_id,
@@ -181,9 +165,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     };
     match value.to_str() {
         Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Refusal::invalid(format!(
-            "idempotency-key is not text of 1 to {MAX_KEY_BYTES} bytes"
-        ))),
+        _ => Err(Refusal::invalid(format!("idempotency-key is not text of 1 to {MAX_KEY_BYTES} bytes"))),
     }
 }
 

@@ -39,19 +39,13 @@ pub struct Intake {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(ROOM_KIB)),
-        }
+        Self { room: Arc::new(Semaphore::new(ROOM_KIB)) }
     }
 }
 
 impl Intake {
     /// The whole body, and the room that it takes.
-    pub async fn take(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    pub async fn take(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let announced = announced(headers);
         let mut body = body.into_data_stream();
         if announced.is_some_and(|length| length > MAX_REQUEST_BYTES) {
@@ -101,12 +95,7 @@ async fn drop_rest(body: &mut BodyDataStream) {
 }
 
 fn announced(headers: &HeaderMap) -> Option<usize> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn too_large() -> Refusal {

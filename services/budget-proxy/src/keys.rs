@@ -116,10 +116,7 @@ impl Keys {
     async fn reread(&self) -> bool {
         match read(&self.bus, &self.context).await {
             Ok(fresh) => {
-                *self
-                    .verifier
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+                *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
                 true
             }
             Err(error) => {
@@ -136,11 +133,7 @@ impl Keys {
                 () = self.context.shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = if self.reread().await {
-                EVERY
-            } else {
-                ON_DEMAND_EVERY
-            };
+            pause = if self.reread().await { EVERY } else { ON_DEMAND_EVERY };
         }
     }
 }
@@ -161,8 +154,7 @@ async fn ask(bus: &Bus) -> Result<Verifier, KeysError> {
     let Ok(Ok(reply)) = asked else {
         return Err(KeysError::Unanswered);
     };
-    let answer: Answer<KeysReply> =
-        serde_json::from_slice(&reply.payload).map_err(KeysError::Unreadable)?;
+    let answer: Answer<KeysReply> = serde_json::from_slice(&reply.payload).map_err(KeysError::Unreadable)?;
     let keys = answer.into_result().map_err(KeysError::Refused)?.keys;
     let keys: Result<Vec<_>, _> = keys.into_iter().map(PublicKey::try_from).collect();
     let keys = keys.map_err(KeysError::Invalid)?;

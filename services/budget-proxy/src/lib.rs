@@ -41,8 +41,7 @@ use kit::{bus::Bus, crew::Crew, epochs::LiveEpochs, http, service::Context};
 use tokio::net::TcpListener;
 
 use crate::{
-    flight::Flights, gate::Gate, handle::Proxy, intake::Intake, keys::Keys, replies::Replies,
-    upstream::Upstreams,
+    flight::Flights, gate::Gate, handle::Proxy, intake::Intake, keys::Keys, replies::Replies, upstream::Upstreams,
 };
 
 /// What the service needs from its surroundings.
@@ -79,42 +78,21 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Sta
 }
 
 /// As [`run`], with a patience of its own.
-pub async fn run_with(
-    patience: Patience,
-    config: Config,
-    deps: Deps,
-    context: Context,
-) -> Result<(), StartError> {
-    let Deps {
-        bus,
-        crew,
-        listener,
-    } = deps;
-    let listener = listener
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+pub async fn run_with(patience: Patience, config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
+    let Deps { bus, crew, listener } = deps;
+    let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
     let listener = listener.ok_or(StartError::NoListener)?;
     let upstreams = Upstreams::new(Arc::clone(&crew), config.rehearsal_url);
     let upstreams = upstreams.map_err(StartError::Client)?;
-    let epochs = LiveEpochs::start(&bus, &context)
-        .await
-        .map_err(StartError::Epochs)?;
+    let epochs = LiveEpochs::start(&bus, &context).await.map_err(StartError::Epochs)?;
     health::watch(&bus, &epochs, &context);
-    let replies = Replies::open(&bus, patience.bus)
-        .await
-        .map_err(StartError::Replies)?;
+    let replies = Replies::open(&bus, patience.bus).await.map_err(StartError::Replies)?;
     let Some(keys) = Keys::start(&bus, &context).await else {
         return Ok(());
     };
     let gate = Gate::new(keys, epochs.clone(), patience.epoch, patience.bus);
     let flights = Flights::new(&bus, crew, epochs, replies, patience, context.clone());
-    let proxy = Arc::new(Proxy {
-        gate,
-        intake: Intake::default(),
-        upstreams,
-        flights,
-    });
+    let proxy = Arc::new(Proxy { gate, intake: Intake::default(), upstreams, flights });
     let router = handle::router(proxy).merge(kit::service::router(context.health.clone()));
     context.ready();
     http::serve(listener, router, context.shutdown.clone()).await;

@@ -51,11 +51,7 @@ pub fn whole(api: Api, body: &[u8]) -> Metered {
         Api::Anthropic => value["type"] == "message",
         Api::OpenAi => value["choices"].is_array(),
     };
-    metered.verdict = if is_answer {
-        Verdict::Complete
-    } else {
-        Verdict::Malformed
-    };
+    metered.verdict = if is_answer { Verdict::Complete } else { Verdict::Malformed };
     metered.count(api, &value);
     metered
 }
@@ -74,12 +70,7 @@ pub struct StreamMeter {
 impl StreamMeter {
     /// A meter for a stream of `api`.
     pub fn new(api: Api) -> Self {
-        Self {
-            api,
-            line: Vec::new(),
-            data: Vec::new(),
-            metered: Metered::default(),
-        }
+        Self { api, line: Vec::new(), data: Vec::new(), metered: Metered::default() }
     }
 
     /// What the stream turned out to be so far.
@@ -187,10 +178,7 @@ impl Metered {
     fn openai(&mut self, value: &Value) {
         self.answered_by(&value["model"]);
         let usage = &value["usage"];
-        let counts = (
-            usage["prompt_tokens"].as_u64(),
-            usage["completion_tokens"].as_u64(),
-        );
+        let counts = (usage["prompt_tokens"].as_u64(), usage["completion_tokens"].as_u64());
         let (Some(prompt), Some(completion)) = counts else {
             return;
         };
@@ -223,12 +211,7 @@ mod tests {
     #[test]
     fn a_stream_is_counted_wherever_it_is_cut_into_chunks() {
         let whole = metered(Api::Anthropic, &[STREAM.as_bytes()]);
-        let usage = Usage {
-            input_tokens: 12,
-            output_tokens: 7,
-            cache_write_tokens: 0,
-            cache_read_tokens: 3,
-        };
+        let usage = Usage { input_tokens: 12, output_tokens: 7, cache_write_tokens: 0, cache_read_tokens: 3 };
         assert_eq!(whole.usage, usage);
         assert_eq!(whole.model.as_deref(), Some("m-1"));
         assert_eq!((whole.input, whole.output), (true, true));
@@ -250,17 +233,11 @@ mod tests {
     #[test]
     fn an_error_or_what_can_not_be_read_is_no_answer_though_the_end_follows() {
         for (event, verdict) in [
-            (
-                "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}",
-                Verdict::Error,
-            ),
+            ("{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}", Verdict::Error),
             ("{\"type\":\"content_bl", Verdict::Malformed),
         ] {
             let stream = format!("data: {event}\n\n{STREAM}");
-            assert_eq!(
-                metered(Api::Anthropic, &[stream.as_bytes()]).verdict,
-                verdict
-            );
+            assert_eq!(metered(Api::Anthropic, &[stream.as_bytes()]).verdict, verdict);
         }
     }
 
@@ -268,12 +245,7 @@ mod tests {
     fn openai_counts_cached_input_apart() {
         let body = br#"{"model":"gpt","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":6}}}"#;
         let sent_whole = whole(Api::OpenAi, body);
-        let usage = Usage {
-            input_tokens: 4,
-            output_tokens: 4,
-            cache_write_tokens: 0,
-            cache_read_tokens: 6,
-        };
+        let usage = Usage { input_tokens: 4, output_tokens: 4, cache_write_tokens: 0, cache_read_tokens: 6 };
         assert_eq!(sent_whole.usage, usage);
         let mut stream = b"data: ".to_vec();
         stream.extend_from_slice(body);
@@ -284,10 +256,7 @@ mod tests {
     #[test]
     fn what_is_sent_whole_is_an_answer_of_its_api_or_none() {
         let verdict = |api, body: &str| whole(api, body.as_bytes()).verdict;
-        assert_eq!(
-            verdict(Api::Anthropic, "{\"type\":\"message\"}"),
-            Verdict::Complete
-        );
+        assert_eq!(verdict(Api::Anthropic, "{\"type\":\"message\"}"), Verdict::Complete);
         for body in ["<html>", "{\"type\":\"mess", "{}", "[]", "{\"error\":{}}"] {
             assert_eq!(verdict(Api::Anthropic, body), Verdict::Malformed, "{body}");
             assert_eq!(verdict(Api::OpenAi, body), Verdict::Malformed, "{body}");

@@ -34,11 +34,7 @@ pub struct Records {
 impl Records {
     /// Records on `bus`; from `shutdown` on they have `last`.
     pub const fn new(bus: Bus, shutdown: CancellationToken, last: Duration) -> Self {
-        Self {
-            bus,
-            shutdown,
-            last,
-        }
+        Self { bus, shutdown, last }
     }
 
     /// Publishes a record; returns once it is in the log, or can not be.
@@ -92,7 +88,5 @@ fn message(record: &ModelCall, root: RunId) -> Result<Outgoing, kit::message::En
 /// The same attempt of the same call has the same id.
 fn id(record: &ModelCall) -> EventId {
     let call = format!("{}/{}", record.request_digest, record.idempotency_key);
-    EventId::new(record.run_id.to_string())
-        .derive(&call)
-        .derive(&record.started_at.to_string())
+    EventId::new(record.run_id.to_string()).derive(&call).derive(&record.started_at.to_string())
 }

@@ -84,9 +84,7 @@ impl Kind {
             Self::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
             Self::NotFound => ("invalid_request_error", Some("model_not_found")),
             Self::TooMany => ("requests", Some("rate_limit_exceeded")),
-            Self::Internal | Self::BadUpstream | Self::Unavailable | Self::Timeout => {
-                ("server_error", None)
-            }
+            Self::Internal | Self::BadUpstream | Self::Unavailable | Self::Timeout => ("server_error", None),
         }
     }
 }
@@ -94,10 +92,7 @@ impl Kind {
 impl Refusal {
     /// A refusal of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 
     /// The request can not be understood or is not allowed in this form.
@@ -162,12 +157,9 @@ mod tests {
 
     #[test]
     fn only_what_passes_says_when_to_try_again() {
-        for (kind, says) in [
-            (Kind::Unavailable, true),
-            (Kind::TooMany, true),
-            (Kind::Invalid, false),
-            (Kind::BadUpstream, false),
-        ] {
+        for (kind, says) in
+            [(Kind::Unavailable, true), (Kind::TooMany, true), (Kind::Invalid, false), (Kind::BadUpstream, false)]
+        {
             let response = Refusal::new(kind, "why").into_response(Api::Anthropic);
             assert_eq!(response.headers().contains_key("retry-after"), says);
         }

@@ -89,18 +89,11 @@ impl CallKey {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        Self {
-            run,
-            call: hash.finalize().into(),
-        }
+        Self { run, call: hash.finalize().into() }
     }
 
     fn name(&self) -> String {
-        format!(
-            "{}.{}",
-            self.run,
-            data_encoding::HEXLOWER.encode(&self.call)
-        )
+        format!("{}.{}", self.run, data_encoding::HEXLOWER.encode(&self.call))
     }
 }
 
@@ -116,11 +109,7 @@ impl Replies {
     /// Opens the bucket; `patience` is for its answers.
     pub async fn open(bus: &Bus, patience: Duration) -> Result<Self, ReplyError> {
         let bucket = bus.jetstream().get_key_value(BUCKET).await;
-        Ok(Self {
-            bus: bus.clone(),
-            bucket: bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?,
-            patience,
-        })
+        Ok(Self { bus: bus.clone(), bucket: bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?, patience })
     }
 
     /// The reply kept under `key`.
@@ -145,10 +134,7 @@ impl Replies {
     pub async fn keep(&self, key: &CallKey, reply: Bytes) {
         let bytes = reply.len();
         if bytes > MAX_KEPT_BYTES {
-            return tracing::warn!(
-                bytes,
-                "the reply is too large to be kept: a repeat would be paid again"
-            );
+            return tracing::warn!(bytes, "the reply is too large to be kept: a repeat would be paid again");
         }
         let mut tries = 0;
         loop {
@@ -182,13 +168,9 @@ impl Replies {
 
 /// A line of JSON, then the body, compressed when it is large. Takes milliseconds for megabytes.
 pub fn encode(content_type: &str, body: &[u8]) -> Bytes {
-    let packed = (body.len() >= COMPRESS_FROM_BYTES)
-        .then(|| zstd::bulk::compress(body, COMPRESSION_LEVEL).ok())
-        .flatten();
-    let head = Head {
-        content_type: content_type.to_owned(),
-        size: packed.as_ref().map(|_| body.len()),
-    };
+    let packed =
+        (body.len() >= COMPRESS_FROM_BYTES).then(|| zstd::bulk::compress(body, COMPRESSION_LEVEL).ok()).flatten();
+    let head = Head { content_type: content_type.to_owned(), size: packed.as_ref().map(|_| body.len()) };
     let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
     bytes.push(b'\n');
     bytes.extend_from_slice(packed.as_deref().unwrap_or(body));
@@ -201,14 +183,9 @@ fn decode(bytes: &[u8]) -> Option<Reply> {
     let body = &bytes[end + 1..];
     let body = match head.size {
         None => body.to_vec(),
-        Some(size) => {
-            zstd::bulk::decompress(body, size.min(crate::answer::MAX_ANSWER_BYTES)).ok()?
-        }
+        Some(size) => zstd::bulk::decompress(body, size.min(crate::answer::MAX_ANSWER_BYTES)).ok()?,
     };
-    Some(Reply {
-        content_type: head.content_type,
-        body,
-    })
+    Some(Reply { content_type: head.content_type, body })
 }
 
 #[cfg(test)]

@@ -76,8 +76,7 @@ impl Request {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(json("it does not begin with a brace".to_owned()));
         }
-        let fields: Fields<'_> =
-            serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
+        let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
         let model = fields.model.ok_or(InvalidRequest::NoModel)?.get();
         let route: String = serde_json::from_str(model).map_err(|_| InvalidRequest::NoModel)?;
         if route.is_empty() || route.len() > MAX_ROUTE_BYTES {
@@ -85,10 +84,7 @@ impl Request {
         }
         let begin = model.as_ptr().addr() - text.as_ptr().addr();
         let max_output = [fields.max_completion_tokens, fields.max_tokens];
-        let max_output = max_output
-            .into_iter()
-            .flatten()
-            .find_map(|raw| raw.get().parse().ok());
+        let max_output = max_output.into_iter().flatten().find_map(|raw| raw.get().parse().ok());
         Ok(Self {
             model_at: begin..begin + model.len(),
             route,
@@ -111,10 +107,7 @@ impl Request {
     /// The body with another model's name.
     pub fn with_model(&self, model: &str) -> Bytes {
         let name = serde_json::Value::from(model).to_string();
-        let (before, after) = (
-            &self.body[..self.model_at.start],
-            &self.body[self.model_at.end..],
-        );
+        let (before, after) = (&self.body[..self.model_at.start], &self.body[self.model_at.end..]);
         [before, name.as_bytes(), after].concat().into()
     }
 }
@@ -147,60 +140,32 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_refused_with_its_reason() {
-        for body in [
-            "",
-            "x",
-            "[\"strong\"]",
-            "{\"model\":\"m\"",
-            "{\"model\":\"m\",\"stream\":\"yes\"}",
-        ] {
-            assert!(
-                matches!(parse(body), Err(InvalidRequest::Json { .. })),
-                "{body}"
-            );
+        for body in ["", "x", "[\"strong\"]", "{\"model\":\"m\"", "{\"model\":\"m\",\"stream\":\"yes\"}"] {
+            assert!(matches!(parse(body), Err(InvalidRequest::Json { .. })), "{body}");
         }
-        for body in [
-            "{}",
-            "{\"model\":7}",
-            "{\"model\":null}",
-            "{\"model\":\"\"}",
-        ] {
-            assert!(
-                matches!(parse(body), Err(InvalidRequest::NoModel)),
-                "{body}"
-            );
+        for body in ["{}", "{\"model\":7}", "{\"model\":null}", "{\"model\":\"\"}"] {
+            assert!(matches!(parse(body), Err(InvalidRequest::NoModel)), "{body}");
         }
         let twice = parse("{\"model\":\"a\",\"mod\\u0065l\":\"b\"}");
         assert!(matches!(twice, Err(InvalidRequest::Json { .. })));
         let bytes = Bytes::from_static(b"{\"model\":\"m\",\"x\":\"\xff\"}");
-        assert!(matches!(
-            Request::parse(Api::OpenAi, bytes),
-            Err(InvalidRequest::Text)
-        ));
+        assert!(matches!(Request::parse(Api::OpenAi, bytes), Err(InvalidRequest::Text)));
     }
 
     #[test]
     fn the_most_that_an_answer_may_have_is_read() {
         let most = |body: &str| parse(body).unwrap().max_output;
         assert_eq!(most("{\"model\":\"m\",\"max_tokens\":7}"), Some(7));
-        assert_eq!(
-            most("{\"model\":\"m\",\"max_completion_tokens\":9,\"max_tokens\":null}"),
-            Some(9)
-        );
+        assert_eq!(most("{\"model\":\"m\",\"max_completion_tokens\":9,\"max_tokens\":null}"), Some(9));
         assert_eq!(most("{\"model\":\"m\",\"max_tokens\":\"7\"}"), None);
     }
 
     #[test]
     fn a_model_that_thinks_sends_less_than_it_bills() {
-        let sends_all = |thinking: &str| {
-            parse(&format!("{{\"model\":\"m\",\"thinking\":{thinking}}}"))
-                .unwrap()
-                .sends_all
-        };
+        let sends_all =
+            |thinking: &str| parse(&format!("{{\"model\":\"m\",\"thinking\":{thinking}}}")).unwrap().sends_all;
         assert!(sends_all("null") && sends_all("{\"type\":\"disabled\"}"));
-        assert!(
-            !sends_all("{\"type\":\"enabled\",\"budget_tokens\":9}") && !sends_all("{\"x\":1}")
-        );
+        assert!(!sends_all("{\"type\":\"enabled\",\"budget_tokens\":9}") && !sends_all("{\"x\":1}"));
         let openai = Request::parse(Api::OpenAi, Bytes::from_static(b"{\"model\":\"m\"}"));
         assert!(!openai.unwrap().sends_all);
     }

@@ -1,8 +1,9 @@
 //! An answer as it comes in, for everyone who listens: whenever somebody joins, they hear it from the first byte on.
 //!
 //! One [`Writer`] never waits for anybody: a slow [`Listener`] reads later what the tape holds. Bytes are copied onto the
-//! tape, because the small slices that an HTTP client hands out keep its large read buffers alive. Some of a tape may be
-//! held back: it is written and not heard until it is released.
+//! tape, because the small slices that an HTTP client hands out keep its large read buffers alive. A tape consists of
+//! pieces of one size, so that a thousand of them take no more room than their answers, and none is ever moved. Some of
+//! a tape may be held back: it is written and not heard until it is released.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,8 +13,11 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 
+/// Size of a piece of a tape: that of a page, of which a short answer fills one or two.
+const PIECE: usize = 4096;
+
 /// Most that is read at once: it is copied while the writer waits.
-const READ_AT_ONCE: usize = 64 * 1024;
+const READ_AT_ONCE: usize = 16 * PIECE;
 
 /// What comes before an answer's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +33,45 @@ pub struct Head {
 /// How an answer ended.
 pub type End = Result<(), Failure>;
 
+/// Bytes in pieces, of which all but the last are full.
+#[derive(Debug, Default)]
+struct Pieces {
+    pieces: Vec<Vec<u8>>,
+    len: usize,
+}
+
+impl Pieces {
+    fn append(&mut self, mut bytes: &[u8]) {
+        self.len += bytes.len();
+        while !bytes.is_empty() {
+            match self.pieces.last_mut().filter(|piece| piece.len() < PIECE) {
+                None => self.pieces.push(Vec::with_capacity(PIECE)),
+                Some(piece) => {
+                    let (now, later) = bytes.split_at(bytes.len().min(PIECE - piece.len()));
+                    piece.extend_from_slice(now);
+                    bytes = later;
+                }
+            }
+        }
+    }
+
+    fn copy(&self, from: usize, until: usize) -> Vec<u8> {
+        let mut copied = Vec::with_capacity(until - from);
+        while from + copied.len() < until {
+            let at = from + copied.len();
+            let piece = &self.pieces[at / PIECE];
+            let begin = at % PIECE;
+            let end = piece.len().min(begin + (until - at));
+            copied.extend_from_slice(&piece[begin..end]);
+        }
+        copied
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     head: Option<Head>,
-    bytes: Vec<u8>,
+    bytes: Pieces,
     /// How many of the bytes may be heard.
     released: usize,
     end: Option<End>,
@@ -64,23 +103,14 @@ pub struct Tape {
 impl Tape {
     /// An empty tape and its writer.
     pub fn new() -> (Self, Writer) {
-        let inner = Arc::new(Inner {
-            state: Mutex::default(),
-            moved: watch::Sender::new(()),
-        });
-        let writer = Writer {
-            inner: Arc::clone(&inner),
-        };
+        let inner = Arc::new(Inner { state: Mutex::default(), moved: watch::Sender::new(()) });
+        let writer = Writer { inner: Arc::clone(&inner) };
         (Self { inner }, writer)
     }
 
     /// Listens from the first byte on.
     pub fn listen(&self) -> Listener {
-        Listener {
-            moved: self.inner.moved.subscribe(),
-            inner: Arc::clone(&self.inner),
-            heard: 0,
-        }
+        Listener { moved: self.inner.moved.subscribe(), inner: Arc::clone(&self.inner), heard: 0 }
     }
 }
 
@@ -101,19 +131,19 @@ impl Writer {
     /// Takes bytes that are heard at once, after all that was held back.
     pub fn push(&self, bytes: &[u8]) {
         self.inner.change(|state| {
-            state.bytes.extend_from_slice(bytes);
-            state.released = state.bytes.len();
+            state.bytes.append(bytes);
+            state.released = state.bytes.len;
         });
     }
 
     /// Takes bytes that are held back.
     pub fn hold(&self, bytes: &[u8]) {
-        self.inner.state().bytes.extend_from_slice(bytes);
+        self.inner.state().bytes.append(bytes);
     }
 
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.inner.state().bytes.len()
+        self.inner.state().bytes.len
     }
 
     /// Whether there are none.
@@ -121,9 +151,10 @@ impl Writer {
         self.len() == 0
     }
 
-    /// Looks at all the bytes, and may change them as long as none was released.
-    pub fn with_bytes<T>(&self, look: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        look(&mut self.inner.state().bytes)
+    /// All the bytes, those held back included.
+    pub fn copy(&self) -> Vec<u8> {
+        let state = self.inner.state();
+        state.bytes.copy(0, state.bytes.len)
     }
 
     /// How many listen.
@@ -135,7 +166,7 @@ impl Writer {
     pub fn end(self, end: End) {
         self.inner.change(|state| {
             if end.is_ok() {
-                state.released = state.bytes.len();
+                state.released = state.bytes.len;
             }
             state.end = Some(end);
         });
@@ -171,13 +202,13 @@ impl Listener {
 
     /// Waits for the next bytes; none at a good end.
     pub async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        let read = self
+        let read: Result<Option<Bytes>, Failure> = self
             .until(|state, heard| {
                 let until = state.released.min(heard.saturating_add(READ_AT_ONCE));
-                match (&state.bytes[heard..until], state.end) {
-                    ([], Some(end)) => Some(end.map(|()| None)),
-                    ([], None) => None,
-                    (bytes, _) => Some(Ok(Some(Bytes::copy_from_slice(bytes)))),
+                match state.end {
+                    _ if heard < until => Some(Ok(Some(state.bytes.copy(heard, until).into()))),
+                    Some(end) => Some(end.map(|()| None)),
+                    None => None,
                 }
             })
             .await;
@@ -188,10 +219,7 @@ impl Listener {
     }
 
     /// Looks until there is something. Marked before it looks, so that no change is missed in between.
-    async fn until<T>(
-        &mut self,
-        look: impl Fn(&State, usize) -> Option<Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+    async fn until<T>(&mut self, look: impl Fn(&State, usize) -> Option<Result<T, Failure>>) -> Result<T, Failure> {
         loop {
             self.moved.mark_unchanged();
             let seen = look(&self.inner.state(), self.heard);
@@ -212,11 +240,7 @@ mod tests {
     use super::*;
 
     fn head() -> Head {
-        Head {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            replayed: false,
-        }
+        Head { status: StatusCode::OK, headers: HeaderMap::new(), replayed: false }
     }
 
     async fn all(mut listener: Listener) -> (Vec<u8>, End) {
@@ -226,6 +250,25 @@ mod tests {
                 Ok(Some(bytes)) => heard.extend_from_slice(&bytes),
                 Ok(None) => return (heard, Ok(())),
                 Err(failure) => return (heard, Err(failure)),
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_hold_what_was_appended_wherever_it_is_read() {
+        let bytes: Vec<u8> = (0..3 * PIECE + 7).map(|n| u8::try_from(n % 251).expect("below 251")).collect();
+        let mut pieces = Pieces::default();
+        let mut rest = bytes.as_slice();
+        for size in [0, 1, PIECE - 1, PIECE, 2 * PIECE, 5, usize::MAX] {
+            let (now, later) = rest.split_at(size.min(rest.len()));
+            pieces.append(now);
+            rest = later;
+        }
+        assert_eq!(pieces.len, bytes.len());
+        assert!(pieces.pieces.iter().rev().skip(1).all(|piece| piece.len() == PIECE));
+        for from in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, bytes.len()] {
+            for until in [from, PIECE.max(from), bytes.len()] {
+                assert!(pieces.copy(from, until) == bytes[from..until], "{from}..{until}");
             }
         }
     }
@@ -255,10 +298,7 @@ mod tests {
             writer.push(b"told ");
             writer.hold(b"held");
             let mut listener = tape.listen();
-            assert_eq!(
-                listener.read().await,
-                Ok(Some(Bytes::from_static(b"told ")))
-            );
+            assert_eq!(listener.read().await, Ok(Some(Bytes::from_static(b"told "))));
             assert_eq!(listener.read().now_or_never(), None);
             writer.end(end);
             assert_eq!(all(tape.listen()).await, (heard.to_vec(), end));

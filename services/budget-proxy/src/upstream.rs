@@ -101,27 +101,13 @@ impl Upstreams {
                 // A redirect would carry the key to wherever it points.
                 .redirect(redirect::Policy::none())
         };
-        Ok(Self {
-            near: client().no_proxy().build()?,
-            far: client().build()?,
-            crew,
-            rehearsal_url,
-        })
+        Ok(Self { near: client().no_proxy().build()?, far: client().build()?, crew, rehearsal_url })
     }
 
     /// The request for its route: the client's body with the provider's model, under the provider's key.
-    pub fn prepare(
-        &self,
-        api: Api,
-        request: &Request,
-        version: Option<&HeaderValue>,
-    ) -> Result<Ready, Refusal> {
+    pub fn prepare(&self, api: Api, request: &Request, version: Option<&HeaderValue>) -> Result<Ready, Refusal> {
         let target = self.target(api, &request.route)?;
-        let client = if target.rehearsal || is_near(&target.base_url) {
-            &self.near
-        } else {
-            &self.far
-        };
+        let client = if target.rehearsal || is_near(&target.base_url) { &self.near } else { &self.far };
         let sent = client
             .post(format!("{}{}", target.base_url, target.path))
             .headers(headers(api, version, target.key.as_ref())?)
@@ -140,22 +126,16 @@ impl Upstreams {
         let env = |name: &str| std::env::var(name).ok();
         let upstream = self.crew.models.effective(route, env);
         let upstream = upstream.map_err(|error| match error {
-            EffectiveError::UnknownRoute(_) => Refusal::new(
-                Kind::NotFound,
-                format!("{error}; routes are in models.yaml"),
-            ),
+            EffectiveError::UnknownRoute(_) => {
+                Refusal::new(Kind::NotFound, format!("{error}; routes are in models.yaml"))
+            }
             EffectiveError::Key { .. } => {
                 tracing::error!(route, error = %chain(&error), "a route can not be used");
                 Refusal::unavailable(error.to_string())
             }
         })?;
         match upstream {
-            Upstream::Real {
-                provider,
-                base_url,
-                model,
-                key,
-            } if provider == api.provider() => Ok(Target {
+            Upstream::Real { provider, base_url, model, key } if provider == api.provider() => Ok(Target {
                 base_url,
                 path: match api {
                     Api::Anthropic => "/v1/messages",
@@ -165,10 +145,9 @@ impl Upstreams {
                 key,
                 rehearsal: false,
             }),
-            Upstream::Real { .. } => Err(Refusal::invalid(format!(
-                "model route {route:?} is not served by this API but by {}",
-                other(api)
-            ))),
+            Upstream::Real { .. } => {
+                Err(Refusal::invalid(format!("model route {route:?} is not served by this API but by {}", other(api))))
+            }
             Upstream::Rehearsal => self.rehearsal(api, route),
         }
     }
@@ -200,24 +179,13 @@ const fn other(api: Api) -> &'static str {
     }
 }
 
-fn headers(
-    api: Api,
-    version: Option<&HeaderValue>,
-    key: Option<&SecretString>,
-) -> Result<HeaderMap, Refusal> {
+fn headers(api: Api, version: Option<&HeaderValue>, key: Option<&SecretString>) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // What is compressed could neither be counted nor passed on as it came.
-    headers.insert(
-        header::ACCEPT_ENCODING,
-        HeaderValue::from_static("identity"),
-    );
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if api == Api::Anthropic {
-        let version =
-            version.map_or_else(|| Ok(HeaderValue::from_static(ANTHROPIC_VERSION)), checked);
+        let version = version.map_or_else(|| Ok(HeaderValue::from_static(ANTHROPIC_VERSION)), checked);
         headers.insert("anthropic-version", version?);
     }
     if let Some(key) = key {
@@ -226,9 +194,8 @@ fn headers(
             Api::OpenAi => (header::AUTHORIZATION, "Bearer "),
         };
         let value = HeaderValue::from_str(&format!("{prefix}{}", key.expose_secret()));
-        let mut value = value.map_err(|_| {
-            Refusal::unavailable("the key of the model route can not stand in a header")
-        })?;
+        let mut value =
+            value.map_err(|_| Refusal::unavailable("the key of the model route can not stand in a header"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
@@ -249,16 +216,10 @@ fn checked(version: &HeaderValue) -> Result<HeaderValue, Refusal> {
 /// Whether a URL leads to this machine.
 fn is_near(url: &str) -> bool {
     let parsed = reqwest::Url::parse(url).ok();
-    parsed
-        .as_ref()
-        .and_then(reqwest::Url::host_str)
-        .is_some_and(|host| {
-            let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-            address.map_or_else(
-                || host == "localhost" || host.ends_with(".localhost"),
-                |address| address.is_loopback(),
-            )
-        })
+    parsed.as_ref().and_then(reqwest::Url::host_str).is_some_and(|host| {
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        address.map_or_else(|| host == "localhost" || host.ends_with(".localhost"), |address| address.is_loopback())
+    })
 }
 
 #[cfg(test)]

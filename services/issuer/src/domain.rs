@@ -18,11 +18,7 @@ pub struct Issuer {
 impl Issuer {
     /// An issuer that signs with `key` for at most `max_lifetime`.
     pub fn new(project: ProjectId, key: SigningKey, max_lifetime: Duration) -> Self {
-        Self {
-            project,
-            key,
-            max_lifetime,
-        }
+        Self { project, key, max_lifetime }
     }
 
     /// Id of the key that signs.
@@ -37,10 +33,7 @@ impl Issuer {
         let lifetime = expires_at.saturating_sub(now.as_second());
         let lifetime = u64::try_from(lifetime).ok().filter(|left| *left > 0);
         let Some(lifetime) = lifetime else {
-            return Err(refuse(
-                AskCode::DeadlinePassed,
-                "the run's deadline has passed",
-            ));
+            return Err(refuse(AskCode::DeadlinePassed, "the run's deadline has passed"));
         };
         if lifetime > self.max_lifetime.as_secs() {
             let hours = self.max_lifetime.as_secs() / 3600;
@@ -66,17 +59,12 @@ impl Issuer {
 
     /// What verifiers need.
     pub fn keys(&self) -> KeysReply {
-        KeysReply {
-            keys: vec![PublicJwk::from(self.key.public().clone())],
-        }
+        KeysReply { keys: vec![PublicJwk::from(self.key.public().clone())] }
     }
 }
 
 pub(crate) fn refuse(code: AskCode, message: impl Into<String>) -> AskError {
-    AskError {
-        code,
-        message: message.into(),
-    }
+    AskError { code, message: message.into() }
 }
 
 #[cfg(test)]
@@ -98,13 +86,7 @@ mod tests {
 
     fn request(deadline: Timestamp) -> MintRequest {
         let run = |n| RunId::from_uuid(uuid::Uuid::from_u128(n));
-        MintRequest {
-            run_id: run(1),
-            root_run_id: run(2),
-            agent: "coder".parse().unwrap(),
-            epoch: 42,
-            deadline,
-        }
+        MintRequest { run_id: run(1), root_run_id: run(2), agent: "coder".parse().unwrap(), epoch: 42, deadline }
     }
 
     #[test]
@@ -129,10 +111,7 @@ mod tests {
         let (issuer, now) = (issuer(), Timestamp::UNIX_EPOCH);
         let code = |seconds| {
             let deadline = now + SignedDuration::from_secs(seconds);
-            issuer
-                .mint(&request(deadline), now)
-                .map_err(|error| error.code)
-                .err()
+            issuer.mint(&request(deadline), now).map_err(|error| error.code).err()
         };
         assert_eq!(code(-1), Some(AskCode::DeadlinePassed));
         assert_eq!(code(0), Some(AskCode::DeadlinePassed));
@@ -144,9 +123,7 @@ mod tests {
     #[test]
     fn the_end_of_time_is_refused_and_not_a_panic() {
         let issuer = issuer();
-        let error = issuer
-            .mint(&request(Timestamp::MAX), Timestamp::MIN)
-            .unwrap_err();
+        let error = issuer.mint(&request(Timestamp::MAX), Timestamp::MIN).unwrap_err();
         assert_eq!(error.code, AskCode::DeadlineTooFar);
     }
 }

@@ -23,10 +23,7 @@ pub(crate) async fn answer(deps: &Deps, issuer: &Issuer, request: Message) {
     let reply = match operation {
         ask::MINT => encode(mint(deps, issuer, &request.payload)),
         ask::KEYS => encode(Ok(issuer.keys())),
-        _ => encode::<()>(Err(refuse(
-            AskCode::UnknownOperation,
-            format!("issuer has no operation `{operation}`"),
-        ))),
+        _ => encode::<()>(Err(refuse(AskCode::UnknownOperation, format!("issuer has no operation `{operation}`")))),
     };
     if let Err(error) = deps.client.publish(inbox, reply.into()).await {
         tracing::warn!(%error, operation, "a reply could not be sent");
@@ -34,8 +31,8 @@ pub(crate) async fn answer(deps: &Deps, issuer: &Issuer, request: Message) {
 }
 
 fn mint(deps: &Deps, issuer: &Issuer, body: &[u8]) -> Result<ask::MintReply, AskError> {
-    let request: MintRequest = serde_json::from_slice(body)
-        .map_err(|error| refuse(AskCode::Malformed, error.to_string()))?;
+    let request: MintRequest =
+        serde_json::from_slice(body).map_err(|error| refuse(AskCode::Malformed, error.to_string()))?;
     let minted = issuer.mint(&request, (deps.now)());
     match &minted {
         Ok(_) => tracing::debug!(run = %request.run_id, epoch = request.epoch, "minted a bearer"),

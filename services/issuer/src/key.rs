@@ -52,45 +52,25 @@ pub(crate) fn load_or_create(path: &Path) -> Result<SigningKey, KeyError> {
     match fs::read_to_string(path) {
         Ok(text) => load(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
-        Err(source) => Err(KeyError::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(KeyError::Read { path: path.to_owned(), source }),
     }
 }
 
 fn load(path: &Path, text: &str) -> Result<SigningKey, KeyError> {
-    let metadata = fs::metadata(path).map_err(|source| KeyError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = fs::metadata(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    SigningKey::from_text(text).map_err(|source| KeyError::Invalid {
-        path: path.to_owned(),
-        source,
-    })
+    SigningKey::from_text(text).map_err(|source| KeyError::Invalid { path: path.to_owned(), source })
 }
 
 /// Another replica may make one at the same moment: the file that was linked first is everybody's.
 fn create(path: &Path) -> Result<SigningKey, KeyError> {
-    let failed = |source| KeyError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| KeyError::Write { path: path.to_owned(), source };
     let key = SigningKey::generate();
     let staged = path.with_extension(format!("new-{}", key.public().kid()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&staged)
-        .map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged).map_err(failed)?;
     file.write_all(key.to_text().as_bytes()).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     let linked = fs::hard_link(&staged, path);

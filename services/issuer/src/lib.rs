@@ -68,18 +68,13 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Run
     let key = key::load_or_create(&config.key_file)?;
     let issuer = Issuer::new(config.project, key, config.max_lifetime);
     let subject = filter::asks(ask::ISSUER);
-    let failed = |source| RunError::Subscribe {
-        subject: subject.clone(),
-        source,
-    };
+    let failed = |source| RunError::Subscribe { subject: subject.clone(), source };
     let mut requests = deps
         .client
         .queue_subscribe(subject.clone(), ask::ISSUER.to_owned())
         .await
         .map_err(|error| failed(Box::new(error)))?;
-    seen_by_server(&deps.client)
-        .await
-        .map_err(|error| failed(Box::new(error)))?;
+    seen_by_server(&deps.client).await.map_err(|error| failed(Box::new(error)))?;
     tracing::info!(kid = issuer.kid(), "issuer is ready");
     context.ready();
 
@@ -119,7 +114,7 @@ async fn drain(deps: &Deps, issuer: &Issuer, mut requests: async_nats::Subscribe
     match tokio::time::timeout(DRAIN_WITHIN, answered).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::debug!(%error, "the connection is gone, nothing is left to answer")
+            tracing::debug!(%error, "the connection is gone, nothing is left to answer");
         }
         Err(_) => tracing::debug!("the server did not answer, last requests may be unanswered"),
     }

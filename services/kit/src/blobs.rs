@@ -114,9 +114,7 @@ pub enum BlobError {
 impl Classified for BlobError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Missing { .. } => {
-                ErrorClass::Broken
-            }
+            Self::TooLarge { .. } | Self::Corrupt { .. } | Self::Missing { .. } => ErrorClass::Broken,
             _ => ErrorClass::Transient,
         }
     }
@@ -162,16 +160,9 @@ impl Blobs {
             }
         };
         match put.await {
-            Ok(()) => Ok(BlobRef {
-                blob: digest,
-                bytes,
-                preview: None,
-            }),
+            Ok(()) => Ok(BlobRef { blob: digest, bytes, preview: None }),
             Err(fault) if Fault::is_full(&fault) => Err(BlobError::Full { digest }),
-            Err(fault) => Err(BlobError::Put {
-                digest,
-                source: Box::new(fault),
-            }),
+            Err(fault) => Err(BlobError::Put { digest, source: Box::new(fault) }),
         }
     }
 
@@ -179,34 +170,19 @@ impl Blobs {
     pub async fn get(&self, blob: &BlobRef) -> Result<Bytes, BlobError> {
         let name = blob.blob.clone();
         if blob.bytes > MAX_BLOB_BYTES {
-            return Err(BlobError::TooLarge {
-                digest: name,
-                bytes: blob.bytes,
-            });
+            return Err(BlobError::TooLarge { digest: name, bytes: blob.bytes });
         }
-        let failed = |fault: Fault| BlobError::Get {
-            digest: name.clone(),
-            source: Box::new(fault),
-        };
+        let failed = |fault: Fault| BlobError::Get { digest: name.clone(), source: Box::new(fault) };
         let mut info = self.info(&name).await.map_err(failed)?;
         if info.is_none() {
             info = self.info_from_leader(&name).await.map_err(failed)?;
         }
-        let (info, _) = info.ok_or_else(|| BlobError::Missing {
-            digest: name.clone(),
-        })?;
+        let (info, _) = info.ok_or_else(|| BlobError::Missing { digest: name.clone() })?;
         if info.size > MAX_BLOB_BYTES {
-            return Err(BlobError::TooLarge {
-                digest: name,
-                bytes: info.size,
-            });
+            return Err(BlobError::TooLarge { digest: name, bytes: info.size });
         }
         let content = self.read(&info).await.map_err(failed)?;
-        if digest(&content) == name {
-            Ok(content)
-        } else {
-            Err(BlobError::Corrupt { digest: name })
-        }
+        if digest(&content) == name { Ok(content) } else { Err(BlobError::Corrupt { digest: name }) }
     }
 
     /// A text as it belongs into a message: inline when it is short, else as a blob with its beginning.
@@ -216,10 +192,7 @@ impl Blobs {
         }
         let preview = text[..text.floor_char_boundary(PREVIEW_BYTES)].to_owned();
         let blob = self.put(text.into()).await?;
-        Ok(Text::Blob(BlobRef {
-            preview: Some(preview),
-            ..blob
-        }))
+        Ok(Text::Blob(BlobRef { preview: Some(preview), ..blob }))
     }
 
     /// The text itself.
@@ -228,9 +201,7 @@ impl Blobs {
             Text::Inline(text) => Ok(text.clone()),
             Text::Blob(blob) => {
                 let content = self.get(blob).await?;
-                String::from_utf8(content.into()).map_err(|_| BlobError::Corrupt {
-                    digest: blob.blob.clone(),
-                })
+                String::from_utf8(content.into()).map_err(|_| BlobError::Corrupt { digest: blob.blob.clone() })
             }
         }
     }
@@ -282,9 +253,7 @@ impl Blobs {
         headers.insert(async_nats::header::NATS_ROLLUP, "sub");
         let body = serde_json::to_vec(info).map_err(|error| Fault::Garbled(error.to_string()))?;
         let subject = meta_subject(&info.name);
-        self.bus
-            .publish_once(&subject, headers, body.into())
-            .await?;
+        self.bus.publish_once(&subject, headers, body.into()).await?;
         Ok(())
     }
 
@@ -299,9 +268,7 @@ impl Blobs {
             }
             tokio::time::sleep(READ_AGAIN).await;
         }
-        Err(Fault::Garbled(
-            "an object without all of its chunks".to_owned(),
-        ))
+        Err(Fault::Garbled("an object without all of its chunks".to_owned()))
     }
 
     async fn try_read(&self, info: &Info) -> Result<Bytes, Fault> {
@@ -325,18 +292,15 @@ fn present(found: Option<Last>) -> Result<Option<(Info, Timestamp)>, Fault> {
     let Some(Last { time, body }) = found else {
         return Ok(None);
     };
-    let info: Info = serde_json::from_slice(&body)
-        .map_err(|error| Fault::Garbled(format!("an object that is none: {error}")))?;
+    let info: Info =
+        serde_json::from_slice(&body).map_err(|error| Fault::Garbled(format!("an object that is none: {error}")))?;
     Ok((!info.deleted).then_some((info, time)))
 }
 
 fn refused(error: &PublishError) -> Fault {
     let said = std::error::Error::source(error);
     match said.and_then(|said| said.downcast_ref::<jetstream::Error>()) {
-        Some(problem) => Fault::Api {
-            code: problem.error_code().0,
-            description: problem.to_string(),
-        },
+        Some(problem) => Fault::Api { code: problem.error_code().0, description: problem.to_string() },
         None => Fault::Garbled(error.to_string()),
     }
 }

@@ -82,15 +82,11 @@ impl Bus {
     /// Connects, or says why it can not. Once connected it reconnects for as long as it lives.
     pub async fn connect(config: &BusConfig) -> Result<Self, ConnectError> {
         let service = Token::try_new(&config.service).map_err(ConnectError::Service)?;
-        let (up, connection) = watch::channel(Connection::Up {
-            since: Instant::now(),
-        });
+        let (up, connection) = watch::channel(Connection::Up { since: Instant::now() });
         let (refused, refusals) = watch::channel(None);
         let options = connect::options(config, up, refused).await?;
-        let client = options
-            .connect(config.urls.as_slice())
-            .await
-            .map_err(|source| connect::failure(config, source))?;
+        let client =
+            options.connect(config.urls.as_slice()).await.map_err(|source| connect::failure(config, source))?;
         connect::check_version(config, &client.server_info().version)?;
         let mut jetstream = async_nats::jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_WITHIN);
@@ -144,10 +140,7 @@ impl Bus {
 
     /// Sends what is still buffered. For shutdown.
     pub async fn flush(&self) {
-        if tokio::time::timeout(REQUEST_WITHIN, self.client().flush())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(REQUEST_WITHIN, self.client().flush()).await.is_err() {
             tracing::warn!("the bus did not take what was still to be sent");
         }
     }

@@ -8,10 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 /// The present instant.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -100,24 +100,13 @@ struct Found {
 impl<'a> Reader<'a> {
     /// Reads from `env` first and from `file` second.
     pub fn new(env: &'a Env, file: &'a FileValues) -> Self {
-        Self {
-            env,
-            file,
-            mistakes: Vec::new(),
-            settings: BTreeMap::new(),
-            known: BTreeSet::new(),
-        }
+        Self { env, file, mistakes: Vec::new(), settings: BTreeMap::new(), known: BTreeSet::new() }
     }
 
     /// A value with a default. After a mistake the default stands in, and [`Reader::finish`] reports the mistake.
     ///
     /// `expected` tells people what to write, such as `"a socket address like 127.0.0.1:0"`.
-    pub fn value<T: FromStr + fmt::Display>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        default: T,
-    ) -> T {
+    pub fn value<T: FromStr + fmt::Display>(&mut self, name: &str, expected: &str, default: T) -> T {
         if let Some(found) = self.find(name) {
             return self.parse(name, expected, found).unwrap_or(default);
         }
@@ -136,21 +125,15 @@ impl<'a> Reader<'a> {
         if let Some(found) = self.find(name) {
             return self.parse(name, expected, found);
         }
-        self.mistake(
-            format!("{PREFIX}{name}"),
-            None,
-            format!("{expected}; it is not set"),
-        );
+        self.mistake(format!("{PREFIX}{name}"), None, format!("{expected}; it is not set"));
         None
     }
 
     /// A path with a default; nothing is checked on disk.
     pub fn path(&mut self, name: &str, default: &Path) -> PathBuf {
         let found = self.find(name);
-        let (text, origin) = found.map_or_else(
-            || (default.display().to_string(), Origin::Default),
-            |found| (found.text, found.origin),
-        );
+        let (text, origin) =
+            found.map_or_else(|| (default.display().to_string(), Origin::Default), |found| (found.text, found.origin));
         self.remember(name, text.clone(), origin);
         PathBuf::from(text)
     }
@@ -170,16 +153,13 @@ impl<'a> Reader<'a> {
     pub fn reject(&mut self, name: &str, expected: impl Into<String>) {
         let variable = format!("{PREFIX}{name}");
         let setting = self.settings.get(&variable);
-        let value = setting
-            .filter(|s| s.origin != Origin::Default)
-            .map(|s| s.value.clone());
+        let value = setting.filter(|s| s.origin != Origin::Default).map(|s| s.value.clone());
         self.mistake(variable, value, expected.into());
     }
 
     /// Declares variables that somebody else reads, so that they are not reported as unknown.
     pub fn known(&mut self, names: &[&str]) {
-        self.known
-            .extend(names.iter().map(|name| format!("{PREFIX}{name}")));
+        self.known.extend(names.iter().map(|name| format!("{PREFIX}{name}")));
     }
 
     /// The configuration and what it is made of, or every mistake.
@@ -187,13 +167,7 @@ impl<'a> Reader<'a> {
     /// `config` is `None` exactly when something required was missing, so `(|| Some(Config { url: url?, .. }))()` or a
     /// function that returns `Option` builds it.
     pub fn finish<C>(self, config: Option<C>) -> Result<(C, Effective), InvalidConfig> {
-        let Self {
-            env,
-            mut mistakes,
-            settings,
-            mut known,
-            ..
-        } = self;
+        let Self { env, mut mistakes, settings, mut known, .. } = self;
         if let (Some(config), true) = (config, mistakes.is_empty()) {
             known.extend(settings.keys().cloned());
             let unknown = env.unknown(&known);
@@ -213,18 +187,10 @@ impl<'a> Reader<'a> {
         let variable = format!("{PREFIX}{name}");
         self.known.insert(variable.clone());
         if let Some(text) = self.env.get(&variable) {
-            return Some(Found {
-                text: text.to_owned(),
-                origin: Origin::Environment,
-                place: variable,
-            });
+            return Some(Found { text: text.to_owned(), origin: Origin::Environment, place: variable });
         }
         let (text, place) = self.file.get(name)?;
-        Some(Found {
-            text: text.to_owned(),
-            origin: Origin::File,
-            place: place.to_owned(),
-        })
+        Some(Found { text: text.to_owned(), origin: Origin::File, place: place.to_owned() })
     }
 
     fn parse<T: FromStr>(&mut self, name: &str, expected: &str, found: Found) -> Option<T> {
@@ -238,15 +204,10 @@ impl<'a> Reader<'a> {
 
     fn secret_at(&mut self, variable: &str) -> Option<Secret> {
         let file_variable = format!("{variable}_FILE");
-        self.known
-            .extend([variable.to_owned(), file_variable.clone()]);
+        self.known.extend([variable.to_owned(), file_variable.clone()]);
         let secret = match (self.env.get(variable), self.env.get(&file_variable)) {
             (Some(_), Some(_)) => {
-                self.mistake(
-                    variable.to_owned(),
-                    None,
-                    format!("either it or {file_variable}, not both"),
-                );
+                self.mistake(variable.to_owned(), None, format!("either it or {file_variable}, not both"));
                 return None;
             }
             (None, None) => return None,
@@ -254,17 +215,10 @@ impl<'a> Reader<'a> {
             (None, Some(path)) => self.secret_file(&file_variable, path)?,
         };
         if secret.trim().is_empty() {
-            self.mistake(
-                variable.to_owned(),
-                None,
-                "a secret; it is empty".to_owned(),
-            );
+            self.mistake(variable.to_owned(), None, "a secret; it is empty".to_owned());
             return None;
         }
-        let setting = Setting {
-            value: effective::REDACTED.to_owned(),
-            origin: Origin::Environment,
-        };
+        let setting = Setting { value: effective::REDACTED.to_owned(), origin: Origin::Environment };
         self.settings.insert(variable.to_owned(), setting);
         Some(Secret::from(secret.trim().to_owned()))
     }
@@ -281,15 +235,10 @@ impl<'a> Reader<'a> {
     }
 
     fn remember(&mut self, name: &str, value: String, origin: Origin) {
-        self.settings
-            .insert(format!("{PREFIX}{name}"), Setting { value, origin });
+        self.settings.insert(format!("{PREFIX}{name}"), Setting { value, origin });
     }
 
     fn mistake(&mut self, place: String, value: Option<String>, expected: String) {
-        self.mistakes.push(Mistake {
-            place,
-            value,
-            expected,
-        });
+        self.mistakes.push(Mistake { place, value, expected });
     }
 }

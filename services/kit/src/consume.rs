@@ -207,10 +207,7 @@ where
         if tokio::time::timeout(FINISH_WITHIN, done).await.is_ok() {
             return;
         }
-        tracing::warn!(
-            consumer = self.work.consumer().name,
-            "messages in hand took too long and are given back"
-        );
+        tracing::warn!(consumer = self.work.consumer().name, "messages in hand took too long and are given back");
         self.work.give_up();
         // Handlers are dropped at their next await, so this is short.
         let _ = tokio::time::timeout(FINISH_WITHIN, self.places.acquire_many(all)).await;
@@ -218,11 +215,7 @@ where
 }
 
 /// Makes the consumer when it is not there, for as long as the bus may be away.
-async fn restore(
-    bus: &Bus,
-    consumer: Durable,
-    shutdown: &CancellationToken,
-) -> Result<(), ConsumeError> {
+async fn restore(bus: &Bus, consumer: Durable, shutdown: &CancellationToken) -> Result<(), ConsumeError> {
     loop {
         let restored = tokio::select! {
             biased;
@@ -239,10 +232,7 @@ async fn restore(
                 );
             }
             Err(source) => {
-                return Err(ConsumeError {
-                    consumer: consumer.name,
-                    source,
-                });
+                return Err(ConsumeError { consumer: consumer.name, source });
             }
         }
         tokio::select! {

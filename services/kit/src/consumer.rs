@@ -112,15 +112,8 @@ pub const CORRELATOR_RUNS: Durable = Durable {
 };
 
 /// All of them.
-pub const ALL: [Durable; 7] = [
-    RUNNER_WAKE,
-    RUNNER_SIGNAL,
-    RUNNER_DUE,
-    CHAT_MATRIX,
-    CHAT_TERMINAL,
-    CHAT_AUDIT,
-    CORRELATOR_RUNS,
-];
+pub const ALL: [Durable; 7] =
+    [RUNNER_WAKE, RUNNER_SIGNAL, RUNNER_DUE, CHAT_MATRIX, CHAT_TERMINAL, CHAT_AUDIT, CORRELATOR_RUNS];
 
 /// The consumer of what runs say in a channel, when there is one.
 pub fn chat(channel: &str) -> Option<Durable> {
@@ -139,11 +132,7 @@ impl Durable {
     /// Its configuration. Deliveries are unlimited: attempts are counted by whoever gets them.
     pub fn config(&self, replicas: usize) -> pull::Config {
         let mut filters = (self.filters)();
-        let single = if filters.len() == 1 {
-            filters.remove(0)
-        } else {
-            String::new()
-        };
+        let single = if filters.len() == 1 { filters.remove(0) } else { String::new() };
         pull::Config {
             durable_name: Some(self.name.to_owned()),
             deliver_policy: DeliverPolicy::All,
@@ -168,11 +157,7 @@ mod tests {
     #[test]
     fn every_consumer_is_its_owners_alone() {
         for consumer in ALL {
-            assert!(
-                durables(consumer.owner).contains(&consumer.name),
-                "{}",
-                consumer.name
-            );
+            assert!(durables(consumer.owner).contains(&consumer.name), "{}", consumer.name);
         }
     }
 

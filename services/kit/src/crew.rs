@@ -34,9 +34,7 @@ use serde_json::Value;
 use crate::yaml::{self, Problem, Schema};
 
 pub use capabilities::{Access, Budgets, Capabilities, Grant, Harness, RunBudget, TOOLS, Tool};
-pub use channels::{
-    Channels, Login, Matrix, Mode, Room, RoomAddress, Terminal, TerminalAllow, UserPattern,
-};
+pub use channels::{Channels, Login, Matrix, Mode, Room, RoomAddress, Terminal, TerminalAllow, UserPattern};
 pub use models::{EffectiveError, Models, Provider, Route, Upstream};
 pub use price::{InvalidRate, Price, Rate};
 pub use read::ReadError;
@@ -104,30 +102,15 @@ impl Crew {
     }
 
     /// As [`Crew::load`], with the files coming from `read`, which is given paths relative to the project folder.
-    pub fn assemble(
-        dir: &Path,
-        read: impl Fn(&str) -> Result<String, ReadError>,
-    ) -> Result<Self, Vec<Problem>> {
+    pub fn assemble(dir: &Path, read: impl Fn(&str) -> Result<String, ReadError>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let team = file(TEAM_FILE, &TEAM_SCHEMA, &read, &mut problems);
         let models = file(MODELS_FILE, &MODELS_SCHEMA, &read, &mut problems);
-        let members: Vec<Member> = check::member_names(team.document.as_ref())
-            .into_iter()
-            .map(|name| Member::read(name, &read))
-            .collect();
-        problems.extend(
-            members
-                .iter()
-                .flat_map(|member| member.problems(team.document.as_ref())),
-        );
-        let scopes = members
-            .iter()
-            .map(|member| (member.name.as_str(), member.scope.document.as_ref()));
-        let found = check::problems(
-            team.document.as_ref(),
-            models.document.as_ref(),
-            &scopes.collect::<Vec<_>>(),
-        );
+        let members: Vec<Member> =
+            check::member_names(team.document.as_ref()).into_iter().map(|name| Member::read(name, &read)).collect();
+        problems.extend(members.iter().flat_map(|member| member.problems(team.document.as_ref())));
+        let scopes = members.iter().map(|member| (member.name.as_str(), member.scope.document.as_ref()));
+        let found = check::problems(team.document.as_ref(), models.document.as_ref(), &scopes.collect::<Vec<_>>());
         problems.extend(check::new_to(&problems, found));
         if problems.is_empty() {
             match build(dir, &team, &models, &members) {
@@ -147,12 +130,7 @@ impl Crew {
 
     /// The Matrix room with this name.
     pub fn room(&self, name: &str) -> Option<&Room> {
-        self.channels
-            .matrix
-            .as_ref()?
-            .rooms
-            .iter()
-            .find(|room| room.name == name)
+        self.channels.matrix.as_ref()?.rooms.iter().find(|room| room.name == name)
     }
 }
 
@@ -172,10 +150,7 @@ struct Part {
 
 impl Part {
     fn decode<T: DeserializeOwned>(&self, name: &str) -> Result<(T, &yaml::Document), Problem> {
-        let document = self
-            .document
-            .as_ref()
-            .ok_or_else(|| Problem::of_file(name, "could not be read", None))?;
+        let document = self.document.as_ref().ok_or_else(|| Problem::of_file(name, "could not be read", None))?;
         Ok((yaml::decode(document)?, document))
     }
 }
@@ -196,31 +171,13 @@ impl Member {
         match read(&path) {
             Ok(text) => {
                 let checked = yaml::check(&path, &text, &SCOPE_SCHEMA);
-                let scope = Part {
-                    document: checked.document,
-                };
-                Self {
-                    name,
-                    persona,
-                    scope,
-                    scope_missing: false,
-                    scope_problems: checked.problems,
-                }
+                let scope = Part { document: checked.document };
+                Self { name, persona, scope, scope_missing: false, scope_problems: checked.problems }
             }
             Err(error) => {
                 let scope_missing = error.is_not_found();
-                let scope_problems = if scope_missing {
-                    Vec::new()
-                } else {
-                    vec![error.problem(&path)]
-                };
-                Self {
-                    name,
-                    persona,
-                    scope: Part { document: None },
-                    scope_missing,
-                    scope_problems,
-                }
+                let scope_problems = if scope_missing { Vec::new() } else { vec![error.problem(&path)] };
+                Self { name, persona, scope: Part { document: None }, scope_missing, scope_problems }
             }
         }
     }
@@ -229,25 +186,15 @@ impl Member {
     fn problems(&self, team: Option<&yaml::Document>) -> Vec<Problem> {
         let mut problems = self.scope_problems.clone();
         if self.scope_missing {
-            problems.extend(
-                team.map(|team| check::missing_file(team, &self.name, &scope_file(&self.name))),
-            );
+            problems.extend(team.map(|team| check::missing_file(team, &self.name, &scope_file(&self.name))));
         }
         match &self.persona {
             Ok(text) if text.trim().is_empty() => {
-                problems.push(Problem::of_file(
-                    &persona_file(&self.name),
-                    "the persona is empty",
-                    None,
-                ));
+                problems.push(Problem::of_file(&persona_file(&self.name), "the persona is empty", None));
             }
             Ok(_) => {}
             Err(error) if error.is_not_found() => {
-                problems.extend(
-                    team.map(|team| {
-                        check::missing_file(team, &self.name, &persona_file(&self.name))
-                    }),
-                );
+                problems.extend(team.map(|team| check::missing_file(team, &self.name, &persona_file(&self.name))));
             }
             Err(error) => problems.push(error.problem(&persona_file(&self.name))),
         }
@@ -273,9 +220,7 @@ fn file(
         Ok(text) => {
             let checked = yaml::check(path, &text, schema);
             problems.extend(checked.problems);
-            Part {
-                document: checked.document,
-            }
+            Part { document: checked.document }
         }
         Err(error) => {
             problems.push(error.problem(path));
@@ -291,37 +236,25 @@ fn build(dir: &Path, team: &Part, models: &Part, members: &[Member]) -> Result<C
     let mut agents = Vec::new();
     for entry in &file.agents {
         let path = scope_file(entry.name.as_str());
-        let member = members
-            .iter()
-            .find(|member| member.name == entry.name.as_str());
+        let member = members.iter().find(|member| member.name == entry.name.as_str());
         let member = member.ok_or_else(|| Problem::of_file(&path, "could not be read", None))?;
         let (capabilities, _) = member.scope.decode::<CapabilitiesFile>(&path)?;
         agents.push(Agent {
             name: entry.name.clone(),
             description: entry.description.clone().unwrap_or_default(),
-            persona: member
-                .persona
-                .as_deref()
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            persona: member.persona.as_deref().unwrap_or_default().trim().to_owned(),
             capabilities: capabilities.into(),
         });
     }
     let time_zone = jiff::tz::TimeZone::get(&file.time_zone)
         .map_err(|error| document.problem("/time_zone", error.to_string(), None))?;
     let channels = file.channels.resolve(dir);
-    let channels = channels
-        .ok_or_else(|| document.problem("/channels", "a secret or an address is missing", None))?;
+    let channels = channels.ok_or_else(|| document.problem("/channels", "a secret or an address is missing", None))?;
     Ok(Crew {
         dir: dir.to_owned(),
         project: file.project,
         time_zone,
-        repositories: file
-            .repositories
-            .into_iter()
-            .map(|(name, file)| (name, file.resolve(dir)))
-            .collect(),
+        repositories: file.repositories.into_iter().map(|(name, file)| (name, file.resolve(dir))).collect(),
         channels,
         limits: file.limits,
         run_url: file.console.map(|console| console.run_url),

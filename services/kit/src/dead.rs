@@ -30,10 +30,7 @@ const STREAM: &str = "DEAD";
 const KIND: &str = "dead_letter";
 
 /// What the server says of a message to be deleted that is not there.
-const GONE: [ErrorCode; 2] = [
-    ErrorCode::SEQUENCE_NOT_FOUND,
-    ErrorCode::STREAM_MESSAGE_DELETE_FAILED,
-];
+const GONE: [ErrorCode; 2] = [ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::STREAM_MESSAGE_DELETE_FAILED];
 
 /// A parked message and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,9 +174,7 @@ pub(crate) async fn park(
     reason: &str,
 ) -> Result<(), ParkError> {
     let info = message.info().ok();
-    let place = info
-        .as_ref()
-        .map(|info| (info.stream.to_owned(), info.stream_sequence));
+    let place = info.as_ref().map(|info| (info.stream.to_owned(), info.stream_sequence));
     let id = match &place {
         Some((stream, sequence)) => format!("{stream}/{sequence}/{consumer}"),
         None => format!("{}/{consumer}", message.subject),
@@ -202,12 +197,7 @@ pub(crate) async fn park(
 
 /// Parks a message that was never published, such as a trigger that can not be routed. Its replay publishes it with
 /// the id that it has, so it starts what it would have started.
-pub async fn park_outgoing(
-    bus: &Bus,
-    outgoing: &Outgoing,
-    code: &str,
-    reason: &str,
-) -> Result<(), ParkError> {
+pub async fn park_outgoing(bus: &Bus, outgoing: &Outgoing, code: &str, reason: &str) -> Result<(), ParkError> {
     let own = outgoing.headers().map_err(ParkError::Encode)?;
     let body = &outgoing.body;
     let letter = DeadLetter {
@@ -267,23 +257,14 @@ pub async fn list(bus: &Bus, from: u64, limit: usize) -> Result<Vec<Parked>, Dea
 /// One parked message.
 pub async fn show(bus: &Bus, sequence: u64) -> Result<Parked, DeadError> {
     let found = bus.leader_get(STREAM, &json!({ "seq": sequence })).await;
-    let found = found
-        .map_err(unavailable)?
-        .ok_or(DeadError::Unknown(sequence))?;
+    let found = found.map_err(unavailable)?.ok_or(DeadError::Unknown(sequence))?;
     read(sequence, message::raw(&found))
 }
 
 fn read(sequence: u64, stored: Result<message::Stored, DecodeError>) -> Result<Parked, DeadError> {
-    let unreadable = |source| DeadError::Unreadable {
-        sequence,
-        source: Box::new(source),
-    };
+    let unreadable = |source| DeadError::Unreadable { sequence, source: Box::new(source) };
     let stored = stored.map_err(unreadable)?;
-    Ok(Parked {
-        sequence: stored.sequence,
-        time: stored.time,
-        letter: stored.decode().map_err(unreadable)?,
-    })
+    Ok(Parked { sequence: stored.sequence, time: stored.time, letter: stored.decode().map_err(unreadable)? })
 }
 
 /// Forgets a parked message.
@@ -317,33 +298,17 @@ pub async fn replay(bus: &Bus, sequence: u64) -> Result<Replayed, DeadError> {
     }
 }
 
-async fn redeliver(
-    bus: &Bus,
-    service: &str,
-    consumer: &str,
-    sequence: u64,
-) -> Result<Replayed, DeadError> {
-    match redeliver_ask(bus, service, consumer, sequence)
-        .await
-        .map_err(DeadError::Ask)?
-    {
+async fn redeliver(bus: &Bus, service: &str, consumer: &str, sequence: u64) -> Result<Replayed, DeadError> {
+    match redeliver_ask(bus, service, consumer, sequence).await.map_err(DeadError::Ask)? {
         Redelivered::Done => Ok(Replayed::Handled),
-        Redelivered::Later => Err(DeadError::NotNow {
-            service: service.to_owned(),
-        }),
-        Redelivered::Broken { code, reason } => Err(DeadError::StillBroken {
-            service: service.to_owned(),
-            code,
-            reason,
-        }),
+        Redelivered::Later => Err(DeadError::NotNow { service: service.to_owned() }),
+        Redelivered::Broken { code, reason } => {
+            Err(DeadError::StillBroken { service: service.to_owned(), code, reason })
+        }
     }
 }
 
-async fn publish_again(
-    bus: &Bus,
-    sequence: u64,
-    letter: &DeadLetter,
-) -> Result<Replayed, DeadError> {
+async fn publish_again(bus: &Bus, sequence: u64, letter: &DeadLetter) -> Result<Replayed, DeadError> {
     let outgoing = outgoing(sequence, letter)?;
     let Subject::Requested(run, ..) = outgoing.subject else {
         let sequence = bus.publish(&outgoing).await.map_err(DeadError::Publish)?;
@@ -361,16 +326,11 @@ async fn publish_again(
 /// The message that a letter holds.
 fn outgoing(sequence: u64, letter: &DeadLetter) -> Result<Outgoing, DeadError> {
     let no_message = |source| DeadError::NoMessage { sequence, source };
-    let body = BASE64
-        .decode(letter.body.as_bytes())
-        .map_err(|error| no_message(Box::new(error)))?;
+    let body = BASE64.decode(letter.body.as_bytes()).map_err(|error| no_message(Box::new(error)))?;
     if letter.body_bytes > body.len() as u64 {
         return Err(DeadError::Cut(sequence));
     }
-    let subject = letter
-        .subject
-        .parse()
-        .map_err(|error| no_message(Box::new(error)))?;
+    let subject = letter.subject.parse().map_err(|error| no_message(Box::new(error)))?;
     let get = |name: &'static str| Some(letter.headers.get(name)?.first()?.as_str());
     let envelope = Envelope::parse(get).map_err(|error| no_message(Box::new(error)))?;
     Ok(Outgoing {

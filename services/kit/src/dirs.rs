@@ -18,9 +18,7 @@ pub struct NoHome(#[source] etcetera::HomeDirError);
 /// `$XDG_STATE_HOME/nightcrew/<project>`: what must survive a restart and belongs to one project.
 pub fn state_dir(project: &ProjectId) -> Result<PathBuf, NoHome> {
     let base = Xdg::new().map_err(NoHome)?;
-    let state = base
-        .state_dir()
-        .unwrap_or_else(|| base.home_dir().join(".local/state"));
+    let state = base.state_dir().unwrap_or_else(|| base.home_dir().join(".local/state"));
     Ok(state.join(APP).join(project.as_str()))
 }
 

@@ -61,13 +61,8 @@ impl Classified for DueError {
 /// Asks for a tick on `swarm.schedule.due.<run>` at `at`; replaces an earlier one for the run.
 pub async fn schedule(bus: &Bus, run: RunId, at: Timestamp) -> Result<(), DueError> {
     let failed = |source| DueError::Publish { run, source };
-    let (subject, headers) = definition(bus.service(), run, at)
-        .map_err(|source| DueError::Encode { run, source })?;
-    let ack = bus
-        .jetstream()
-        .publish_with_headers(subject, headers, "{}".into())
-        .await
-        .map_err(failed)?;
+    let (subject, headers) = definition(bus.service(), run, at).map_err(|source| DueError::Encode { run, source })?;
+    let ack = bus.jetstream().publish_with_headers(subject, headers, "{}".into()).await.map_err(failed)?;
     ack.await.map_err(failed)?;
     Ok(())
 }

@@ -122,10 +122,7 @@ impl LiveEpochs {
         let shared = Arc::new(Shared {
             journal: Journal::new(bus),
             runs: Mutex::default(),
-            follower: watch::Sender::new(Follower {
-                caught_up: false,
-                heard: Instant::now(),
-            }),
+            follower: watch::Sender::new(Follower { caught_up: false, heard: Instant::now() }),
         });
         let following = follow::start(bus.clone(), Arc::clone(&shared)).await?;
         context.spawn_vital("epochs", following.run(context.shutdown.clone()));
@@ -197,11 +194,7 @@ impl Shared {
 
     /// Tells of each change of a run from now on.
     fn changes(self: &Arc<Self>, run: RunId) -> Changes {
-        Changes {
-            run,
-            seen: Some(self.runs().watch(run)),
-            shared: Arc::clone(self),
-        }
+        Changes { run, seen: Some(self.runs().watch(run)), shared: Arc::clone(self) }
     }
 
     /// Returns after a change of the run, or after a while: a fold that was stale gives no sign when it no longer is,

@@ -137,9 +137,7 @@ async fn percent(bus: &Bus) -> Result<u64, async_nats::Error> {
     let info = stream.get_info().await?;
     let most = u64::try_from(info.config.max_bytes).unwrap_or(0);
     // A log without a limit is never full; the disk is another's concern.
-    Ok((info.state.bytes.saturating_mul(100))
-        .checked_div(most)
-        .unwrap_or(0))
+    Ok((info.state.bytes.saturating_mul(100)).checked_div(most).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -2,10 +2,7 @@
 //!
 //! It is part of the library because the tests of every crate need it; no service may use it. Its functions
 //! panic, as a test would.
-#![expect(
-    clippy::expect_used,
-    reason = "a test's fixture fails by panicking, with the cause in the message"
-)]
+#![expect(clippy::expect_used, reason = "a test's fixture fails by panicking, with the cause in the message")]
 
 use std::path::{Path, PathBuf};
 
@@ -41,23 +38,15 @@ impl TestBus {
         let folder = TempDir::with_prefix("nightcrew-bus-").expect("a folder for the bus");
         let identity = make_identity(folder.path());
         let settings = settings(identity.config_file(), folder.path().join("nats"));
-        let server = NatsServer::start(settings)
-            .await
-            .expect("a nats-server that starts");
-        Self {
-            identity,
-            server,
-            folder,
-        }
+        let server = NatsServer::start(settings).await.expect("a nats-server that starts");
+        Self { identity, server, folder }
     }
 
     /// Like `start`, with every stream, bucket and consumer made.
     pub async fn with_streams() -> Self {
         let bus = Self::start().await;
         let setup = bus.bus(Service::Setup).await;
-        streams::ensure(&setup, &StreamOptions::single_node())
-            .await
-            .expect("streams that can be made");
+        streams::ensure(&setup, &StreamOptions::single_node()).await.expect("streams that can be made");
         bus
     }
 
@@ -73,18 +62,12 @@ impl TestBus {
 
     /// Connects as a service, with its inbox prefix.
     pub async fn connect(&self, service: Service) -> async_nats::Client {
-        connect_options(&self.creds(service), service)
-            .await
-            .connect(self.url())
-            .await
-            .expect("a connection to the bus")
+        connect_options(&self.creds(service), service).await.connect(self.url()).await.expect("a connection to the bus")
     }
 
     /// Connects as a service, the way services do.
     pub async fn bus(&self, service: Service) -> Bus {
-        Bus::connect(&self.bus_config(service))
-            .await
-            .expect("a connection to the bus")
+        Bus::connect(&self.bus_config(service)).await.expect("a connection to the bus")
     }
 
     /// What a service needs to connect by itself.
@@ -118,22 +101,12 @@ pub async fn connect_options(creds: &Path, service: Service) -> ConnectOptions {
 }
 
 fn make_identity(folder: &Path) -> Identity {
-    let spec = Spec {
-        project: PROJECT,
-        limits: JetStreamLimits::default(),
-        now: crate::clock::now(),
-    };
+    let spec = Spec { project: PROJECT, limits: JetStreamLimits::default(), now: crate::clock::now() };
     identity::init(&folder.join("identity"), &spec).expect("an identity")
 }
 
 fn settings(config_file: PathBuf, state_dir: PathBuf) -> Settings {
-    Settings {
-        config_file,
-        state_dir,
-        port: None,
-        lifetime: Lifetime::WithParent,
-        binary: None,
-    }
+    Settings { config_file, state_dir, port: None, lifetime: Lifetime::WithParent, binary: None }
 }
 
 fn bus_config(identity: &Identity, urls: Vec<String>, service: Service) -> BusConfig {

@@ -54,12 +54,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 }
 
 /// As [`serve`], with a grace period of its own.
-pub async fn serve_with_grace(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-    grace: Duration,
-) {
+pub async fn serve_with_grace(listener: TcpListener, router: Router, shutdown: CancellationToken, grace: Duration) {
     let mut connections = JoinSet::new();
     loop {
         let room = connections.len() < MAX_CONNECTIONS;
@@ -90,10 +85,7 @@ pub async fn serve_with_grace(
 
 async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "the peer is gone already"
-        );
+        tracing::debug!(error = &error as &dyn std::error::Error, "the peer is gone already");
         return;
     }
     let serving = http1::Builder::new()
@@ -110,9 +102,6 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
         }
     };
     if let Err(error) = result {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "a connection ended early"
-        );
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended early");
     }
 }

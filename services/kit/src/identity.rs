@@ -108,9 +108,7 @@ pub fn init(dir: &Path, spec: &Spec<'_>) -> Result<Identity, InitError> {
         return update(dir, spec);
     }
     if files::has_entries(dir)? {
-        return Err(InitError::Incomplete {
-            dir: dir.to_owned(),
-        });
+        return Err(InitError::Incomplete { dir: dir.to_owned() });
     }
     let staging = files::Staging::beside(dir)?;
     let keys = Keys::generate(staging.path())?;
@@ -118,10 +116,7 @@ pub fn init(dir: &Path, spec: &Spec<'_>) -> Result<Identity, InitError> {
     derive(staging.path(), &keys, &manifest, spec.now)?;
     files::write_manifest(&staging.path().join(MANIFEST), &manifest)?;
     staging.publish(dir)?;
-    Ok(Identity {
-        dir: dir.to_owned(),
-        manifest,
-    })
+    Ok(Identity { dir: dir.to_owned(), manifest })
 }
 
 fn update(dir: &Path, spec: &Spec<'_>) -> Result<Identity, InitError> {
@@ -138,19 +133,13 @@ fn update(dir: &Path, spec: &Spec<'_>) -> Result<Identity, InitError> {
     let manifest = keys.manifest(spec);
     derive(dir, &keys, &manifest, spec.now)?;
     files::write_manifest(&dir.join(MANIFEST), &manifest)?;
-    Ok(Identity {
-        dir: dir.to_owned(),
-        manifest,
-    })
+    Ok(Identity { dir: dir.to_owned(), manifest })
 }
 
 impl Identity {
     /// The identity in `dir`, which `init` must have finished.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
-        Ok(Self {
-            dir: dir.to_owned(),
-            manifest: files::read_manifest(&dir.join(MANIFEST))?,
-        })
+        Ok(Self { dir: dir.to_owned(), manifest: files::read_manifest(&dir.join(MANIFEST))? })
     }
 
     /// Where it lies.
@@ -232,10 +221,8 @@ impl Keys {
 
     fn read(dir: &Path) -> Result<Self, InitError> {
         let bearer = dir.join(BEARER_KEY);
-        SigningKey::from_text(&files::read(&bearer)?).map_err(|source| InitError::BrokenKey {
-            path: bearer,
-            source: Box::new(source),
-        })?;
+        SigningKey::from_text(&files::read(&bearer)?)
+            .map_err(|source| InitError::BrokenKey { path: bearer, source: Box::new(source) })?;
         Ok(Self {
             operator: read_key(&dir.join(OPERATOR_KEY))?,
             system: read_key(&dir.join(SYSTEM_KEY))?,
@@ -253,11 +240,7 @@ impl Keys {
             system_account: self.system.public_key(),
             account: self.account.public_key(),
             account_signing_key: self.signing.public_key(),
-            roles: self
-                .roles
-                .iter()
-                .map(|(service, key)| (service.name().to_owned(), key.public_key()))
-                .collect(),
+            roles: self.roles.iter().map(|(service, key)| (service.name().to_owned(), key.public_key())).collect(),
             limits: spec.limits.into(),
         }
     }
@@ -271,17 +254,13 @@ impl Keys {
         ];
         for (file, key, public) in pairs {
             if key.public_key() != *public {
-                return Err(InitError::ForeignKey {
-                    path: dir.join(file),
-                });
+                return Err(InitError::ForeignKey { path: dir.join(file) });
             }
         }
         for (service, key) in &self.roles {
             let known = manifest.roles.get(service.name());
             if known.is_some_and(|known| *known != key.public_key()) {
-                return Err(InitError::ForeignKey {
-                    path: role_key(dir, *service),
-                });
+                return Err(InitError::ForeignKey { path: role_key(dir, *service) });
             }
         }
         Ok(())
@@ -294,11 +273,7 @@ fn roles(dir: &Path) -> Result<Vec<(Service, KeyPair)>, InitError> {
         .into_iter()
         .map(|service| {
             let path = role_key(dir, service);
-            let key = if path.exists() {
-                read_key(&path)
-            } else {
-                new_key(&path, KeyPairType::Account)
-            };
+            let key = if path.exists() { read_key(&path) } else { new_key(&path, KeyPairType::Account) };
             Ok((service, key?))
         })
         .collect()
@@ -310,19 +285,15 @@ fn role_key(dir: &Path, service: Service) -> PathBuf {
 
 fn new_key(path: &Path, kind: KeyPairType) -> Result<KeyPair, InitError> {
     let key = KeyPair::new(kind);
-    let seed = key
-        .seed()
-        .map_err(|source| InitError::MakeKey(Box::new(source)))?;
+    let seed = key.seed().map_err(|source| InitError::MakeKey(Box::new(source)))?;
     files::write_secret(path, &seed)?;
     Ok(key)
 }
 
 fn read_key(path: &Path) -> Result<KeyPair, InitError> {
     let seed = files::read(path)?;
-    KeyPair::from_seed(seed.trim()).map_err(|source| InitError::BrokenKey {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })
+    KeyPair::from_seed(seed.trim())
+        .map_err(|source| InitError::BrokenKey { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// Writes all that follows from the keys and the permission table, leaving alone what already says the same.

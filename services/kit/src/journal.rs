@@ -44,9 +44,7 @@ pub enum AppendError {
         last: Option<Box<Stored>>,
     },
     /// A message is larger than a message may be. Nothing is stored.
-    #[error(
-        "a message for {subject} has {bytes} bytes with {limit} allowed: put its parts into blobs"
-    )]
+    #[error("a message for {subject} has {bytes} bytes with {limit} allowed: put its parts into blobs")]
     TooLarge {
         /// Its subject.
         subject: String,
@@ -91,9 +89,7 @@ pub enum Misuse {
         run: RunId,
     },
     /// A journal message without an expectation, or another with one.
-    #[error(
-        "{subject} must come with the last sequence of its run if, and only if, it is part of a journal"
-    )]
+    #[error("{subject} must come with the last sequence of its run if, and only if, it is part of a journal")]
     Expectation {
         /// The message's subject.
         subject: String,
@@ -151,10 +147,7 @@ impl Journal {
 }
 
 fn position(last: Option<&Stored>) -> String {
-    last.map_or_else(
-        || "no message".to_owned(),
-        |last| format!("sequence {}", last.sequence),
-    )
+    last.map_or_else(|| "no message".to_owned(), |last| format!("sequence {}", last.sequence))
 }
 
 /// The subjects of which a run's position is the last: the one filter of every expectation.
@@ -173,11 +166,7 @@ impl AppendError {
             return Self::StreamFull(Box::new(fault));
         }
         match fault {
-            Fault::TooLarge { bytes, limit } => Self::TooLarge {
-                subject: subject_of(outgoing),
-                bytes,
-                limit,
-            },
+            Fault::TooLarge { bytes, limit } => Self::TooLarge { subject: subject_of(outgoing), bytes, limit },
             Fault::Forbidden { .. } => Self::Forbidden(Box::new(fault)),
             fault => Self::Unavailable(Box::new(fault)),
         }
@@ -187,12 +176,8 @@ impl AppendError {
 impl Classified for AppendError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Conflict { .. } | Self::StreamFull(_) | Self::Unavailable(_) => {
-                ErrorClass::Transient
-            }
-            Self::TooLarge { .. } | Self::Encode { .. } | Self::Misuse(_) | Self::Forbidden(_) => {
-                ErrorClass::Broken
-            }
+            Self::Conflict { .. } | Self::StreamFull(_) | Self::Unavailable(_) => ErrorClass::Transient,
+            Self::TooLarge { .. } | Self::Encode { .. } | Self::Misuse(_) | Self::Forbidden(_) => ErrorClass::Broken,
         }
     }
 
@@ -227,8 +212,5 @@ impl Classified for ReadError {
 
 /// Whether a subject may be part of a batch beside journals.
 const fn beside_journals(subject: &Subject) -> bool {
-    matches!(
-        subject,
-        Subject::Signal(..) | Subject::Event(_) | Subject::Call(_)
-    )
+    matches!(subject, Subject::Signal(..) | Subject::Event(_) | Subject::Call(_))
 }

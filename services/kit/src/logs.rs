@@ -63,12 +63,8 @@ pub struct Limits {
 
 impl Limits {
     /// The limits that Nightcrew ships with.
-    pub const SHIPPED: Self = Self {
-        file_bytes: MAX_FILE_BYTES,
-        file_span: MAX_FILE_SPAN,
-        store_bytes: MAX_STORE_BYTES,
-        age: MAX_AGE,
-    };
+    pub const SHIPPED: Self =
+        Self { file_bytes: MAX_FILE_BYTES, file_span: MAX_FILE_SPAN, store_bytes: MAX_STORE_BYTES, age: MAX_AGE };
 }
 
 /// A directory of log lines. Cheap to clone; several processes may use one directory.
@@ -95,10 +91,7 @@ impl LogStore {
     /// The store in `dir`, which is made when it is not there, readable by its owner only.
     pub fn open(dir: impl Into<PathBuf>, limits: Limits) -> io::Result<Self> {
         let dir = dir.into();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Ok(Self { dir, limits })
     }
 
@@ -151,13 +144,7 @@ struct Collected {
 impl Collected {
     fn new(run: RunId) -> Self {
         let lines = std::collections::VecDeque::new();
-        Self {
-            run,
-            needle: run.to_string(),
-            lines,
-            broken: 0,
-            omitted: 0,
-        }
+        Self { run, needle: run.to_string(), lines, broken: 0, omitted: 0 }
     }
 
     fn read(&mut self, file: &StoredFile) -> io::Result<()> {
@@ -180,10 +167,7 @@ impl Collected {
     }
 
     fn take(&mut self, line: &[u8]) {
-        let Some(text) = line
-            .strip_suffix(b"\n")
-            .and_then(|line| std::str::from_utf8(line).ok())
-        else {
+        let Some(text) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else {
             self.broken += 1;
             return;
         };
@@ -210,12 +194,7 @@ impl Collected {
     fn finish(self, expired_before: Option<Timestamp>) -> RunLines {
         let mut lines = Vec::from(self.lines);
         lines.sort_by_key(|line| line.time);
-        RunLines {
-            lines,
-            expired_before,
-            broken: self.broken,
-            omitted: self.omitted,
-        }
+        RunLines { lines, expired_before, broken: self.broken, omitted: self.omitted }
     }
 }
 

@@ -68,42 +68,25 @@ impl Classified for EncodeError {
 
 impl Outgoing {
     /// A decision of a run. The envelope's type becomes `decision`, its run the subject's.
-    pub fn decision(
-        subject: Subject,
-        mut envelope: Envelope,
-        decision: &Decision,
-    ) -> Result<Self, EncodeError> {
+    pub fn decision(subject: Subject, mut envelope: Envelope, decision: &Decision) -> Result<Self, EncodeError> {
         DECISION_TYPE.clone_into(&mut envelope.kind);
         let kinds = decision.kinds();
-        Ok(Self {
-            kinds: Some(kinds),
-            ..Self::json(subject, envelope, decision)?
-        })
+        Ok(Self { kinds: Some(kinds), ..Self::json(subject, envelope, decision)? })
     }
 
     /// A message with a JSON body. The envelope's run, when it has none, becomes the subject's.
-    pub fn json<T: Serialize>(
-        subject: Subject,
-        mut envelope: Envelope,
-        body: &T,
-    ) -> Result<Self, EncodeError> {
+    pub fn json<T: Serialize>(subject: Subject, mut envelope: Envelope, body: &T) -> Result<Self, EncodeError> {
         envelope.run_id = envelope.run_id.or_else(|| subject.run_id());
         let body = serde_json::to_vec(body).map_err(EncodeError::Body)?;
-        Ok(Self {
-            subject,
-            envelope,
-            kinds: None,
-            body: body.into(),
-        })
+        Ok(Self { subject, envelope, kinds: None, body: body.into() })
     }
 
     /// The run whose journal this is part of.
     pub(crate) fn journal_of(&self) -> Option<RunId> {
         match &self.subject {
-            Subject::Requested(run, ..)
-            | Subject::Journal(run)
-            | Subject::Say(run, _)
-            | Subject::Effect(run, _) => Some(*run),
+            Subject::Requested(run, ..) | Subject::Journal(run) | Subject::Say(run, _) | Subject::Effect(run, _) => {
+                Some(*run)
+            }
             _ => None,
         }
     }
@@ -123,19 +106,14 @@ impl Outgoing {
             headers.insert(HeaderName::from_static(KINDS_HEADER), value);
         }
         if matches!(self.subject, Subject::Event(_)) {
-            headers.insert(
-                async_nats::header::NATS_MESSAGE_TTL,
-                HeaderValue::from(PUBLIC_EVENT_TTL.as_secs()),
-            );
+            headers.insert(async_nats::header::NATS_MESSAGE_TTL, HeaderValue::from(PUBLIC_EVENT_TTL.as_secs()));
         }
         Ok(headers)
     }
 }
 
 fn header_value(header: &'static str, value: String) -> Result<HeaderValue, EncodeError> {
-    value
-        .parse()
-        .map_err(|_| EncodeError::Header { header, value })
+    value.parse().map_err(|_| EncodeError::Header { header, value })
 }
 
 /// A message as its stream holds it.

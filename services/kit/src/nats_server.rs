@@ -150,11 +150,7 @@ impl NatsServer {
             Ok(endpoint) => endpoint,
             Err(problem) => return Err(give_up(&settings, &mut child, problem).await),
         };
-        Ok(Self {
-            settings,
-            endpoint,
-            child,
-        })
+        Ok(Self { settings, endpoint, child })
     }
 
     /// Address for clients, `nats://127.0.0.1:PORT`. It stays the same over a `restart`.
@@ -190,10 +186,7 @@ impl NatsServer {
     /// Ends it in order (SIGTERM): clients are told, streams are flushed. Kills it when that takes too long.
     pub async fn stop(&mut self) -> Result<(), StopError> {
         self.signal(Signal::TERM)?;
-        if tokio::time::timeout(STOP_WITHIN, self.child.exited())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(STOP_WITHIN, self.child.exited()).await.is_ok() {
             return Ok(());
         }
         self.kill().await?;
@@ -222,10 +215,7 @@ impl NatsServer {
     pub async fn restart(&mut self) -> Result<(), StartError> {
         // Refused when it is gone already, which is what is wanted.
         let _ = self.kill().await;
-        let settings = Settings {
-            port: Some(self.port()),
-            ..self.settings.clone()
-        };
+        let settings = Settings { port: Some(self.port()), ..self.settings.clone() };
         *self = Self::start(settings).await?;
         Ok(())
     }
@@ -237,10 +227,7 @@ impl NatsServer {
 
 /// The server that still runs on `state_dir` from an earlier process, by its pid, when there is one.
 pub fn running(state_dir: &Path) -> Option<u32> {
-    let file = OpenOptions::new()
-        .read(true)
-        .open(lock_file(state_dir))
-        .ok()?;
+    let file = OpenOptions::new().read(true).open(lock_file(state_dir)).ok()?;
     matches!(file.try_lock(), Err(TryLockError::WouldBlock)).then(|| noted_pid(state_dir))?
 }
 
@@ -275,35 +262,20 @@ fn prepare(settings: &Settings) -> Result<(), StartError> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|source| StartError::Prepare {
-            path: dir.clone(),
-            source,
-        })
+        .map_err(|source| StartError::Prepare { path: dir.clone(), source })
 }
 
 async fn lock(state_dir: &Path) -> Result<File, StartError> {
     let path = lock_file(state_dir);
-    let failed = |source| StartError::Prepare {
-        path: path.clone(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let failed = |source| StartError::Prepare { path: path.clone(), source };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     let deadline = Instant::now() + LOCK_WITHIN;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
             Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
-                return Err(StartError::AlreadyRunning {
-                    pid: noted_pid(state_dir),
-                    state_dir: state_dir.to_owned(),
-                });
+                return Err(StartError::AlreadyRunning { pid: noted_pid(state_dir), state_dir: state_dir.to_owned() });
             }
             Err(TryLockError::WouldBlock) => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -326,20 +298,13 @@ fn note_pid(state_dir: &Path, pid: u32) {
 }
 
 fn noted_pid(state_dir: &Path) -> Option<u32> {
-    fs::read_to_string(pid_file(state_dir))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string(pid_file(state_dir)).ok()?.trim().parse().ok()
 }
 
 async fn give_up(settings: &Settings, child: &mut Child, problem: ready::Problem) -> StartError {
     let log = ready::log_tail(&settings.state_dir);
     match problem {
-        ready::Problem::Ended(exit) => StartError::Ended {
-            status: exit.to_string(),
-            log,
-        },
+        ready::Problem::Ended(exit) => StartError::Ended { status: exit.to_string(), log },
         ready::Problem::Late => {
             if child.signal(Signal::KILL).is_ok() {
                 child.exited().await;

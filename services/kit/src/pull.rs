@@ -135,10 +135,7 @@ impl Puller {
         if self.outstanding * 2 > free || now < self.not_before {
             return;
         }
-        let Some(batch) = free
-            .checked_sub(self.outstanding)
-            .filter(|batch| *batch > 0)
-        else {
+        let Some(batch) = free.checked_sub(self.outstanding).filter(|batch| *batch > 0) else {
             return;
         };
         self.not_before = now + PAUSE;
@@ -150,11 +147,8 @@ impl Puller {
             "expires": nanos(EXPIRES),
             "idle_heartbeat": nanos(self.heartbeat),
         });
-        let sent = self.bus.client().publish_with_reply(
-            self.subject.clone(),
-            self.inbox.clone(),
-            request.to_string().into(),
-        );
+        let sent =
+            self.bus.client().publish_with_reply(self.subject.clone(), self.inbox.clone(), request.to_string().into());
         if sent.await.is_ok() {
             self.outstanding += batch;
             self.heard = now;

@@ -100,10 +100,7 @@ impl Requester {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writing = write(Journal::new(bus), jobs, context.shutdown.clone());
         context.spawn_vital("requester", writing);
-        Self {
-            queue,
-            fill: Fill::start(bus, context),
-        }
+        Self { queue, fill: Fill::start(bus, context) }
     }
 
     /// How full the log is.

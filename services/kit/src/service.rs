@@ -92,8 +92,7 @@ impl TaskEnd for std::convert::Infallible {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> TaskEnd for Result<(), E> {
     fn failure(self) -> Option<String> {
-        self.err()
-            .map(|error| telemetry::chain(error.into().as_ref()))
+        self.err().map(|error| telemetry::chain(error.into().as_ref()))
     }
 }
 
@@ -102,22 +101,12 @@ impl Context {
     pub fn new(name: &str) -> Self {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let process = Process {
-            shutdown: shutdown.clone(),
-            ended: Mutex::new(None),
-            trackers: Mutex::new(vec![tasks.clone()]),
-        };
+        let process =
+            Process { shutdown: shutdown.clone(), ended: Mutex::new(None), trackers: Mutex::new(vec![tasks.clone()]) };
         let health = Health::new(name);
         health.set(STARTED, Check::Starting);
         let span = telemetry::service_span(name);
-        Self {
-            shutdown,
-            tasks,
-            health,
-            name: name.into(),
-            span,
-            process: Arc::new(process),
-        }
+        Self { shutdown, tasks, health, name: name.into(), span, process: Arc::new(process) }
     }
 
     /// The context of a service in this process: it has tasks of its own and can be shut down by itself, its checks are
@@ -175,11 +164,7 @@ impl Context {
             }
         };
         // The caller's span is kept: a minor task often belongs to a run.
-        let span = if Span::current().is_none() {
-            self.span.clone()
-        } else {
-            Span::current()
-        };
+        let span = if Span::current().is_none() { self.span.clone() } else { Span::current() };
         self.tasks.spawn(work.instrument(span));
     }
 
@@ -190,10 +175,7 @@ impl Context {
 
     /// Begins the end: not ready, and everybody stops taking new work.
     pub fn begin_shutdown(&self) {
-        self.health.set(
-            ENDING,
-            Check::Red("the service is shutting down".to_owned()),
-        );
+        self.health.set(ENDING, Check::Red("the service is shutting down".to_owned()));
         self.shutdown.cancel();
     }
 
@@ -206,26 +188,14 @@ impl Context {
     fn vital_ended(&self, task: &str, failure: Option<String>) {
         if self.shutdown.is_cancelled() {
             if let Some(failure) = failure {
-                tracing::warn!(
-                    task,
-                    failure,
-                    "a task failed while the service was shutting down"
-                );
+                tracing::warn!(task, failure, "a task failed while the service was shutting down");
             }
             return;
         }
         let reason = failure.unwrap_or_else(|| "it returned, which it never should".to_owned());
-        tracing::error!(
-            task,
-            reason,
-            "a vital task ended: the service can not go on"
-        );
+        tracing::error!(task, reason, "a vital task ended: the service can not go on");
         self.health.set(task, Check::Red(reason.clone()));
-        let ended = Ended {
-            service: self.name.to_string(),
-            task: task.to_owned(),
-            reason,
-        };
+        let ended = Ended { service: self.name.to_string(), task: task.to_owned(), reason };
         lock(&self.process.ended).get_or_insert(ended);
         self.process.shutdown.cancel();
     }
@@ -306,8 +276,7 @@ async fn outcome<F: Future<Output: TaskEnd>>(future: F) -> Option<String> {
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// What is inside is replaced whole, so a panic of another holder left nothing half done.

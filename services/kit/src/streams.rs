@@ -114,13 +114,9 @@ enum Done {
 
 /// Makes every stream, bucket and consumer what it is declared to be. Needs the user `setup`.
 pub async fn ensure(bus: &Bus, options: &StreamOptions) -> Result<Report, EnsureError> {
-    let streams = declare::streams(options)
-        .into_iter()
-        .map(|config| ensure_stream(bus, config));
+    let streams = declare::streams(options).into_iter().map(|config| ensure_stream(bus, config));
     let mut done = future::try_join_all(streams).await?;
-    let consumers = consumer::ALL
-        .iter()
-        .map(|consumer| ensure_consumer(bus, consumer));
+    let consumers = consumer::ALL.iter().map(|consumer| ensure_consumer(bus, consumer));
     done.extend(future::try_join_all(consumers).await?);
     Ok(Report::of(done))
 }
@@ -143,10 +139,7 @@ impl Report {
 /// server that was restarted has it no more, while everything else is still there.
 pub async fn restore_replies(bus: &Bus) -> Result<(), EnsureError> {
     let log = bus.jetstream().get_stream(STREAM).await;
-    let log = log.map_err(|source| EnsureError::Look {
-        what: STREAM.to_owned(),
-        source: Box::new(source),
-    })?;
+    let log = log.map_err(|source| EnsureError::Look { what: STREAM.to_owned(), source: Box::new(source) })?;
     let replicas = log.cached_info().config.num_replicas;
     ensure_stream(bus, declare::replies(replicas)).await.map(|_| ())
 }
@@ -158,11 +151,7 @@ async fn ensure_stream(bus: &Bus, wanted: Config) -> Result<Done, EnsureError> {
         let found = match bus.jetstream().get_stream(&wanted.name).await {
             Ok(stream) => Some(stream.cached_info().config.clone()),
             Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(problem)
-                    if problem.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    None
-                }
+                GetStreamErrorKind::JetStream(problem) if problem.error_code() == ErrorCode::STREAM_NOT_FOUND => None,
                 kind => {
                     let passing = match kind {
                         GetStreamErrorKind::JetStream(problem) => is_passing(&problem),
@@ -184,8 +173,7 @@ async fn ensure_stream(bus: &Bus, wanted: Config) -> Result<Done, EnsureError> {
                     // Somebody else made it in the meantime: look again.
                     let again = match error.kind() {
                         CreateStreamErrorKind::JetStream(problem) => {
-                            problem.error_code() == ErrorCode::STREAM_NAME_EXIST
-                                || is_passing(&problem)
+                            problem.error_code() == ErrorCode::STREAM_NAME_EXIST || is_passing(&problem)
                         }
                         CreateStreamErrorKind::TimedOut => true,
                         _ => false,
@@ -203,23 +191,14 @@ async fn ensure_stream(bus: &Bus, wanted: Config) -> Result<Done, EnsureError> {
     }
 }
 
-async fn update_stream(
-    bus: &Bus,
-    what: String,
-    wanted: &Config,
-    found: &Config,
-) -> Result<Done, EnsureError> {
+async fn update_stream(bus: &Bus, what: String, wanted: &Config, found: &Config) -> Result<Done, EnsureError> {
     let differences = compare::streams(wanted, found);
     let Some(fields) = changeable(&what, differences)? else {
         return Ok(Done::Unchanged);
     };
     match bus.jetstream().update_stream(wanted.clone()).await {
         Ok(_) => Ok(Done::Updated(what, fields)),
-        Err(source) => Err(EnsureError::Update {
-            what,
-            fields,
-            source: Box::new(source),
-        }),
+        Err(source) => Err(EnsureError::Update { what, fields, source: Box::new(source) }),
     }
 }
 
@@ -228,10 +207,7 @@ async fn ensure_consumer(bus: &Bus, durable: &Durable) -> Result<Done, EnsureErr
     let what = format!("{}/{}", durable.stream, durable.name);
     let wanted = durable.config(0);
     let stream = bus.jetstream().get_stream_no_info(durable.stream).await;
-    let stream = stream.map_err(|source| EnsureError::Look {
-        what: what.clone(),
-        source: Box::new(source),
-    })?;
+    let stream = stream.map_err(|source| EnsureError::Look { what: what.clone(), source: Box::new(source) })?;
     let deadline = Instant::now() + WITHIN;
     loop {
         let found = match consumer_config(&stream, durable.name).await {
@@ -258,11 +234,7 @@ async fn ensure_consumer(bus: &Bus, durable: &Durable) -> Result<Done, EnsureErr
         };
         return match stream.update_consumer(wanted.clone()).await {
             Ok(_) => Ok(Done::Updated(what, fields)),
-            Err(source) => Err(EnsureError::Update {
-                what,
-                fields,
-                source: Box::new(source),
-            }),
+            Err(source) => Err(EnsureError::Update { what, fields, source: Box::new(source) }),
         };
     }
 }
@@ -280,30 +252,18 @@ async fn consumer_config(
 }
 
 /// The differences, when there are any and all can be applied.
-fn changeable(
-    what: &str,
-    differences: Vec<Difference>,
-) -> Result<Option<Vec<Difference>>, EnsureError> {
-    let (fixed, changeable): (Vec<_>, Vec<_>) = differences
-        .into_iter()
-        .partition(|difference| difference.fixed);
+fn changeable(what: &str, differences: Vec<Difference>) -> Result<Option<Vec<Difference>>, EnsureError> {
+    let (fixed, changeable): (Vec<_>, Vec<_>) = differences.into_iter().partition(|difference| difference.fixed);
     if !fixed.is_empty() {
-        return Err(EnsureError::Fixed {
-            what: what.to_owned(),
-            fields: fixed,
-        });
+        return Err(EnsureError::Fixed { what: what.to_owned(), fields: fixed });
     }
     Ok((!changeable.is_empty()).then_some(changeable))
 }
 
 /// Whether a server says so only because it has just started.
 fn is_passing(problem: &jetstream::Error) -> bool {
-    [
-        ErrorCode::CLUSTER_NOT_AVAILABLE,
-        ErrorCode::CLUSTER_NOT_LEADER,
-        ErrorCode::CLUSTER_NO_PEERS,
-    ]
-    .contains(&problem.error_code())
+    [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NOT_LEADER, ErrorCode::CLUSTER_NO_PEERS]
+        .contains(&problem.error_code())
 }
 
 /// Makes one consumer that is not there, as its owner may: somebody deleted it under a running service.

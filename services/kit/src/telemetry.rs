@@ -7,9 +7,7 @@ use std::{io::IsTerminal, path::PathBuf, str::FromStr};
 
 use schemas::{AgentName, RunId};
 use tracing::Span;
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
-};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     config::Reader,
@@ -83,18 +81,10 @@ impl TelemetryConfig {
     pub fn read(reader: &mut Reader<'_>, service: &str, log_dir: Option<PathBuf>) -> Self {
         let filter = reader.value("LOG", "filter directives", DEFAULT_FILTER.to_owned());
         if EnvFilter::try_new(&filter).is_err() {
-            reader.reject(
-                "LOG",
-                "filter directives such as info or warn,agent_runner=debug",
-            );
+            reader.reject("LOG", "filter directives such as info or warn,agent_runner=debug");
         }
         let format = reader.value("LOG_FORMAT", "auto, text or json", Format::Auto);
-        Self {
-            service: service.to_owned(),
-            format,
-            filter,
-            log_dir,
-        }
+        Self { service: service.to_owned(), format, filter, log_dir }
     }
 }
 
@@ -157,33 +147,17 @@ pub fn subscriber(
     config: &TelemetryConfig,
     output: Output,
 ) -> Result<(impl tracing::Subscriber + Send + Sync + 'static, Guard), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter {
-        filter: config.filter.clone(),
-        source,
-    })?;
-    let sink = config
-        .log_dir
-        .as_ref()
-        .map(|dir| open_sink(dir, &config.service))
-        .transpose()?;
-    let capture = Capture::new(
-        &config.service,
-        output,
-        sink.as_ref().map(|(sink, _)| sink.clone()),
-    );
-    Ok((
-        Registry::default().with(capture.with_filter(filter)),
-        Guard { sink },
-    ))
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|source| TelemetryError::Filter { filter: config.filter.clone(), source })?;
+    let sink = config.log_dir.as_ref().map(|dir| open_sink(dir, &config.service)).transpose()?;
+    let capture = Capture::new(&config.service, output, sink.as_ref().map(|(sink, _)| sink.clone()));
+    Ok((Registry::default().with(capture.with_filter(filter)), Guard { sink }))
 }
 
 fn open_sink(dir: &PathBuf, service: &str) -> Result<(LogSink, SinkGuard), TelemetryError> {
     LogStore::open(dir, Limits::SHIPPED)
         .and_then(|store| LogSink::start(&store, service))
-        .map_err(|source| TelemetryError::Store {
-            dir: dir.clone(),
-            source,
-        })
+        .map_err(|source| TelemetryError::Store { dir: dir.clone(), source })
 }
 
 /// The span in which everything about a run happens. Its level is the highest, so that no filter loses the run's id.

@@ -116,30 +116,18 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier of `project` that accepts what any of `keys` signed.
-    pub fn new<'a>(
-        project: ProjectId,
-        keys: impl IntoIterator<Item = &'a PublicKey>,
-    ) -> Result<Self, InvalidKey> {
+    pub fn new<'a>(project: ProjectId, keys: impl IntoIterator<Item = &'a PublicKey>) -> Result<Self, InvalidKey> {
         let keys = keys
             .into_iter()
             .map(|key| Ok((key.kid().to_owned(), key.decoding()?)))
             .collect::<Result<_, InvalidKey>>()?;
-        Ok(Self {
-            project,
-            keys,
-            validation: signature_only(),
-        })
+        Ok(Self { project, keys, validation: signature_only() })
     }
 
     /// What `token` says, when it may be shown to `audience` at `now`.
     ///
     /// That its epoch is live is not checked here.
-    pub fn verify(
-        &self,
-        token: &str,
-        audience: Audience,
-        now: Timestamp,
-    ) -> Result<Claims, TokenError> {
+    pub fn verify(&self, token: &str, audience: Audience, now: Timestamp) -> Result<Claims, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
@@ -149,18 +137,12 @@ impl Verifier {
         }
         let kid = header.kid.ok_or(TokenError::Malformed)?;
         let key = self.keys.get(&kid).ok_or(TokenError::UnknownKey)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
-            .map_err(|error| refusal(&error))?
-            .claims;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|error| refusal(&error))?.claims;
         self.accept(claims, audience, now)
     }
 
-    fn accept(
-        &self,
-        claims: Claims,
-        audience: Audience,
-        now: Timestamp,
-    ) -> Result<Claims, TokenError> {
+    fn accept(&self, claims: Claims, audience: Audience, now: Timestamp) -> Result<Claims, TokenError> {
         let now = now.as_second();
         if claims.expires_at <= now {
             return Err(TokenError::Expired);
@@ -200,9 +182,9 @@ fn signature_only() -> Validation {
 fn refusal(error: &jsonwebtoken::errors::Error) -> TokenError {
     match error.kind() {
         ErrorKind::InvalidSignature => TokenError::Signature,
-        ErrorKind::InvalidAlgorithm
-        | ErrorKind::InvalidAlgorithmName
-        | ErrorKind::UnsupportedAlgorithm => TokenError::Algorithm,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            TokenError::Algorithm
+        }
         _ => TokenError::Malformed,
     }
 }

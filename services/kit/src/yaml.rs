@@ -47,24 +47,13 @@ pub struct Problem {
 impl Problem {
     /// A mistake of a file as a whole, such as its absence.
     pub fn of_file(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: 1,
-            column: 1,
-            path: String::new(),
-            message: message.into(),
-            hint,
-        }
+        Self { file: file.to_owned(), line: 1, column: 1, path: String::new(), message: message.into(), hint }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
-        )?;
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
         match &self.hint {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
@@ -93,10 +82,7 @@ pub struct Checked {
 /// Reads `text` as a `T`; `file` is only named in problems.
 ///
 /// Errors: every problem of the file, in the order of its lines; never an empty list.
-pub fn load<T: DeserializeOwned + JsonSchema>(
-    file: &str,
-    text: &str,
-) -> Result<Loaded<T>, Vec<Problem>> {
+pub fn load<T: DeserializeOwned + JsonSchema>(file: &str, text: &str) -> Result<Loaded<T>, Vec<Problem>> {
     let checked = check(file, text, &Schema::of::<T>());
     match checked.document {
         Some(document) if checked.problems.is_empty() => {
@@ -130,18 +116,14 @@ pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T, Problem> {
 
 /// The JSON Schema (draft 2020-12) of `T`, as [`load`] checks it and as it is published for editors.
 pub fn schema<T: JsonSchema>() -> Value {
-    schemars::generate::SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<T>()
-        .to_value()
+    schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
-    path.iter()
-        .fold(String::new(), |pointer, segment| match segment {
-            Segment::Seq { index } => child(&pointer, &index.to_string()),
-            Segment::Map { key } => child(&pointer, key),
-            Segment::Enum { .. } | Segment::Unknown => pointer,
-        })
+    path.iter().fold(String::new(), |pointer, segment| match segment {
+        Segment::Seq { index } => child(&pointer, &index.to_string()),
+        Segment::Map { key } => child(&pointer, key),
+        Segment::Enum { .. } | Segment::Unknown => pointer,
+    })
 }

@@ -36,14 +36,8 @@ pub enum Name {
 
 impl Name {
     /// All of them, in the order in which they start.
-    pub const ALL: [Self; 6] = [
-        Self::Rehearsal,
-        Self::Issuer,
-        Self::BudgetProxy,
-        Self::RunCorrelator,
-        Self::AgentRunner,
-        Self::ChatBridge,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Rehearsal, Self::Issuer, Self::BudgetProxy, Self::RunCorrelator, Self::AgentRunner, Self::ChatBridge];
 
     /// The service's name.
     pub const fn as_str(self) -> &'static str {
@@ -60,7 +54,7 @@ impl Name {
 
 /// What services of one process share.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// The project.
     pub project: Project,
     /// Its keys and credentials.
@@ -77,7 +71,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// A connection as the service's own user.
-    pub async fn connect(&self, user: kit::identity::Service) -> anyhow::Result<Bus> {
+    pub(crate) async fn connect(&self, user: kit::identity::Service) -> anyhow::Result<Bus> {
         let config = BusConfig {
             urls: vec![self.nats_url.clone()],
             creds: Some(self.identity.creds_file(user)),
@@ -88,7 +82,12 @@ impl Surroundings {
     }
 
     /// Starts `name` as a vital part of `process`.
-    pub async fn start(&self, name: Name, process: &Context, listener: Option<TcpListener>) -> anyhow::Result<()> {
+    pub(crate) async fn start(
+        &self,
+        name: Name,
+        process: &Context,
+        listener: Option<TcpListener>,
+    ) -> anyhow::Result<()> {
         use kit::identity::Service;
         let context = process.child(name.as_str());
         let own = context.clone();
@@ -153,9 +152,11 @@ fn runner_state(project: &Project) -> PathBuf {
 }
 
 /// A free port of loopback, or the one in `NIGHTCREW_PROXY_LISTEN`.
-pub async fn bind_proxy() -> anyhow::Result<(TcpListener, String)> {
+pub(crate) async fn bind_proxy() -> anyhow::Result<(TcpListener, String)> {
     let address = std::env::var("NIGHTCREW_PROXY_LISTEN").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
-    let address = address.parse().with_context(|| format!("NIGHTCREW_PROXY_LISTEN={address:?} is not an address like 127.0.0.1:0"))?;
+    let address = address
+        .parse()
+        .with_context(|| format!("NIGHTCREW_PROXY_LISTEN={address:?} is not an address like 127.0.0.1:0"))?;
     let (listener, bound) = http::bind(address).await?;
     Ok((listener, format!("http://{bound}")))
 }

@@ -36,22 +36,20 @@ pub(crate) fn init(project: &Project) -> anyhow::Result<()> {
 /// Starts everything and stays until a signal comes.
 pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<()> {
     let identity = project.identity()?;
-    std::fs::create_dir_all(project.state("")).with_context(|| format!("{} can not be made", project.state("").display()))?;
+    std::fs::create_dir_all(project.state(""))
+        .with_context(|| format!("{} can not be made", project.state("").display()))?;
     let guard = start_telemetry(&project, "nightcrew")?;
-    let (mut nats, nats_url) = match options.nats_url.clone() {
-        Some(url) => (None, url),
-        None => {
-            let nats = start_nats(&project, &identity).await?;
-            let url = nats.url();
-            (Some(nats), url)
-        }
+    let (mut nats, nats_url) = if let Some(url) = options.nats_url.clone() {
+        (None, url)
+    } else {
+        let nats = start_nats(&project, &identity).await?;
+        let url = nats.url();
+        (Some(nats), url)
     };
     ensure_streams(&project, &identity, &nats_url).await?;
     let process = Context::new("nightcrew");
-    let rehearsal = match rehearsal_routes(&project).is_empty() || options.without.contains(&Name::Rehearsal) {
-        true => None,
-        false => Some(start_rehearsal(options.scenario.clone()).await?),
-    };
+    let rehearsed = !rehearsal_routes(&project).is_empty() && !options.without.contains(&Name::Rehearsal);
+    let rehearsal = if rehearsed { Some(start_rehearsal(options.scenario.clone()).await?) } else { None };
     let (listener, proxy_url) = bind_proxy().await?;
     let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url);
     let surroundings = Surroundings { project, identity, nats_url, proxy_url, rehearsal_url, logs: guard.logs() };
@@ -61,7 +59,7 @@ pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<(
     let body = async {
         for name in Name::ALL.into_iter().filter(|name| *name != Name::Rehearsal && !left_out.contains(name)) {
             let listener = if name == Name::BudgetProxy { listener.take() } else { None };
-            surroundings.start(name, &process, listener).await?;
+            Box::pin(surroundings.start(name, &process, listener)).await?;
         }
         process.ready();
         until_started(&process).await;
@@ -84,7 +82,8 @@ pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<(
 
 /// Runs one service against a bus that is up.
 pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow::Result<()> {
-    let identity = identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
+    let identity =
+        identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
     let guard = start_telemetry(&project, options.name.as_str())?;
     if options.name == Name::Rehearsal {
         let server = start_rehearsal(options.scenario).await?;
@@ -95,7 +94,8 @@ pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow
     }
     let known = Endpoints::read(&project.state("")).ok();
     let from_env = |name: &str| std::env::var(name).ok();
-    let missing = "no crew is up in this project: run `nightcrew up`, or give NIGHTCREW_NATS_URL and NIGHTCREW_PROXY_URL";
+    let missing =
+        "no crew is up in this project: run `nightcrew up`, or give NIGHTCREW_NATS_URL and NIGHTCREW_PROXY_URL";
     let surroundings = Surroundings {
         nats_url: options.nats_url.or_else(|| known.as_ref().map(|known| known.nats_url.clone())).context(missing)?,
         proxy_url: from_env("NIGHTCREW_PROXY_URL")
@@ -112,7 +112,7 @@ pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow
             Name::BudgetProxy => Some(bind_proxy().await?.0),
             _ => None,
         };
-        surroundings.start(options.name, &process, listener).await?;
+        Box::pin(surroundings.start(options.name, &process, listener)).await?;
         process.ready();
         until_started(&process).await;
         tracing::info!("ready");
@@ -153,7 +153,12 @@ async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_u
     };
     let bus = Bus::connect(&config).await.context("the bus can not be set up")?;
     let report = streams::ensure(&bus, &StreamOptions::single_node()).await?;
-    tracing::info!(created = report.created.len(), updated = report.updated.len(), unchanged = report.unchanged, "streams are in order");
+    tracing::info!(
+        created = report.created.len(),
+        updated = report.updated.len(),
+        unchanged = report.unchanged,
+        "streams are in order"
+    );
     Ok(())
 }
 
@@ -166,7 +171,8 @@ async fn start_rehearsal(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::S
 /// Routes that lead to the rehearsal model, because they say so or have no key.
 fn rehearsal_routes(project: &Project) -> Vec<String> {
     let models = &project.crew.models;
-    let rehearsed = |route: &&String| matches!(models.effective(route, |name| std::env::var(name).ok()), Ok(Upstream::Rehearsal));
+    let rehearsed =
+        |route: &&String| matches!(models.effective(route, |name| std::env::var(name).ok()), Ok(Upstream::Rehearsal));
     models.routes.keys().filter(rehearsed).cloned().collect()
 }
 
@@ -194,7 +200,9 @@ fn flatten(error: service::RunError<anyhow::Error>) -> anyhow::Error {
     match error {
         service::RunError::Service(error) => error,
         service::RunError::Ended(ended) => ended.into(),
-        service::RunError::Grace { grace } => anyhow::anyhow!("not everything was done within {grace:?}; it goes on from the log"),
+        service::RunError::Grace { grace } => {
+            anyhow::anyhow!("not everything was done within {grace:?}; it goes on from the log")
+        }
     }
 }
 

@@ -22,10 +22,7 @@ pub(crate) struct Since {
     after: u64,
 }
 
-pub(crate) async fn requests(
-    State(app): State<Arc<App>>,
-    Query(since): Query<Since>,
-) -> Json<Requests> {
+pub(crate) async fn requests(State(app): State<Arc<App>>, Query(since): Query<Since>) -> Json<Requests> {
     Json(app.seen.since(since.after))
 }
 

@@ -44,11 +44,7 @@ pub(crate) enum FailureKind {
 impl Failure {
     /// A failure without advice on when to try again.
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self { kind, message: message.into(), retry_after: None }
     }
 }
 
@@ -99,10 +95,7 @@ impl Api {
     /// The status and body of an error.
     pub(crate) fn error(self, failure: &Failure, request_id: &str) -> (u16, Value) {
         match self {
-            Self::Anthropic => (
-                anthropic::status(failure.kind),
-                anthropic::error(failure, request_id),
-            ),
+            Self::Anthropic => (anthropic::status(failure.kind), anthropic::error(failure, request_id)),
             Self::Openai => (openai::status(failure.kind), openai::error(failure)),
         }
     }
@@ -118,15 +111,10 @@ impl Api {
     /// A frame as a broken proxy would leave it: well delimited, its JSON cut off.
     pub(crate) fn malformed_frame(self) -> Frame {
         let text: &'static str = match self {
-            Self::Anthropic => {
-                "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":\n\n"
-            }
+            Self::Anthropic => "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":\n\n",
             Self::Openai => "data: {\"id\":\"chatcmpl-\",\"choices\":[{\"index\":\n\n",
         };
-        Frame {
-            bytes: Bytes::from_static(text.as_bytes()),
-            tokens: 0,
-        }
+        Frame { bytes: Bytes::from_static(text.as_bytes()), tokens: 0 }
     }
 
     /// The header that carries the request's id in this API's answers.

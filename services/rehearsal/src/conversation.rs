@@ -124,11 +124,7 @@ static AGENT_LINE: LazyLock<Option<Regex>> =
 impl Request {
     /// Which answer of the conversation is asked for, from 1: the model's turns so far and one.
     pub(crate) fn step(&self) -> u32 {
-        let turns = self
-            .turns
-            .iter()
-            .filter(|turn| turn.role == Role::Assistant)
-            .count();
+        let turns = self.turns.iter().filter(|turn| turn.role == Role::Assistant).count();
         u32::try_from(turns).unwrap_or(u32::MAX).saturating_add(1)
     }
 
@@ -141,44 +137,24 @@ impl Request {
     /// What came in since the model spoke last: nothing when the model spoke last.
     pub(crate) fn news(&self) -> &[Part] {
         match self.turns.last() {
-            Some(Turn {
-                role: Role::User,
-                parts,
-            }) => parts,
+            Some(Turn { role: Role::User, parts }) => parts,
             _ => &[],
         }
     }
 
     /// The text of the latest user turn that has any. Tool results may have come since.
     pub(crate) fn last_user(&self) -> String {
-        let texts = |turn: &Turn| {
-            turn.parts
-                .iter()
-                .filter_map(text_of)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        let said = self
-            .turns
-            .iter()
-            .rev()
-            .filter(|turn| turn.role == Role::User)
-            .map(texts);
-        said.into_iter()
-            .find(|text| !text.is_empty())
-            .unwrap_or_default()
+        let texts = |turn: &Turn| turn.parts.iter().filter_map(text_of).collect::<Vec<_>>().join("\n");
+        let said = self.turns.iter().rev().filter(|turn| turn.role == Role::User).map(texts);
+        said.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
     }
 
     /// The tool that the call with this id went to.
     pub(crate) fn tool_of(&self, call_id: &str) -> Option<&str> {
-        self.turns
-            .iter()
-            .rev()
-            .flat_map(|turn| &turn.parts)
-            .find_map(|part| match part {
-                Part::Call { id, name, .. } if id == call_id => Some(name.as_str()),
-                _ => None,
-            })
+        self.turns.iter().rev().flat_map(|turn| &turn.parts).find_map(|part| match part {
+            Part::Call { id, name, .. } if id == call_id => Some(name.as_str()),
+            _ => None,
+        })
     }
 
     /// What identifies the conversation that this request goes on with: its system prompt and first message. It is the
@@ -198,9 +174,7 @@ impl Request {
         for part in self.turns.iter().flat_map(|turn| &turn.parts) {
             match part {
                 Part::Text(text) | Part::Thinking(text) => bytes += text.len(),
-                Part::Call {
-                    name, arguments, ..
-                } => bytes += name.len() + arguments.len(),
+                Part::Call { name, arguments, .. } => bytes += name.len() + arguments.len(),
                 Part::Result(result) => {
                     bytes += result.content.len();
                     attachments += result.attachments;
@@ -208,8 +182,7 @@ impl Request {
                 Part::Attachment => attachments += 1,
             }
         }
-        tokens::of_bytes(bytes)
-            .saturating_add(attachments.saturating_mul(tokens::TOKENS_PER_ATTACHMENT))
+        tokens::of_bytes(bytes).saturating_add(attachments.saturating_mul(tokens::TOKENS_PER_ATTACHMENT))
     }
 
     /// Adds a message, joining it to the turn before when that is of the same role.
@@ -238,8 +211,7 @@ impl Request {
             for part in &turn.parts {
                 if let Part::Result(result) = part {
                     let index = open.iter().position(|id| *id == result.call_id);
-                    let index = index
-                        .ok_or_else(|| InvalidRequest::ResultWithoutCall(result.call_id.clone()))?;
+                    let index = index.ok_or_else(|| InvalidRequest::ResultWithoutCall(result.call_id.clone()))?;
                     open.swap_remove(index);
                 }
             }
@@ -252,9 +224,7 @@ impl Request {
             });
             open.extend(calls);
         }
-        open.first().map_or(Ok(()), |id| {
-            Err(InvalidRequest::CallWithoutResult((*id).to_owned()))
-        })
+        open.first().map_or(Ok(()), |id| Err(InvalidRequest::CallWithoutResult((*id).to_owned())))
     }
 }
 
@@ -284,10 +254,7 @@ mod tests {
     }
 
     fn user(parts: Vec<Part>) -> Turn {
-        Turn {
-            role: Role::User,
-            parts,
-        }
+        Turn { role: Role::User, parts }
     }
 
     fn text(text: &str) -> Part {
@@ -295,24 +262,12 @@ mod tests {
     }
 
     fn call(id: &str) -> Turn {
-        let part = Part::Call {
-            id: id.into(),
-            name: "read".into(),
-            arguments: "{}".into(),
-        };
-        Turn {
-            role: Role::Assistant,
-            parts: vec![part],
-        }
+        let part = Part::Call { id: id.into(), name: "read".into(), arguments: "{}".into() };
+        Turn { role: Role::Assistant, parts: vec![part] }
     }
 
     fn result(id: &str) -> Part {
-        Part::Result(ToolResult {
-            call_id: id.into(),
-            content: "ok".into(),
-            is_error: false,
-            attachments: 0,
-        })
+        Part::Result(ToolResult { call_id: id.into(), content: "ok".into(), is_error: false, attachments: 0 })
     }
 
     #[test]
@@ -322,11 +277,7 @@ mod tests {
 
     #[test]
     fn the_last_words_of_the_user_stay_the_last_over_tool_results() {
-        let request = request(vec![
-            user(vec![text("fix it")]),
-            call("1"),
-            user(vec![result("1")]),
-        ]);
+        let request = request(vec![user(vec![text("fix it")]), call("1"), user(vec![result("1")])]);
 
         assert_eq!(request.step(), 2);
         assert_eq!(request.last_user(), "fix it");
@@ -339,30 +290,17 @@ mod tests {
         let start = || user(vec![text("a")]);
 
         let unanswered = request(vec![start(), call("1"), user(vec![text("b")])]);
-        assert_eq!(
-            unanswered.check(),
-            Err(InvalidRequest::CallWithoutResult("1".into()))
-        );
+        assert_eq!(unanswered.check(), Err(InvalidRequest::CallWithoutResult("1".into())));
         let last = request(vec![start(), call("1")]);
-        assert_eq!(
-            last.check(),
-            Err(InvalidRequest::CallWithoutResult("1".into()))
-        );
+        assert_eq!(last.check(), Err(InvalidRequest::CallWithoutResult("1".into())));
         let foreign = request(vec![start(), call("1"), user(vec![result("2")])]);
-        assert_eq!(
-            foreign.check(),
-            Err(InvalidRequest::ResultWithoutCall("2".into()))
-        );
+        assert_eq!(foreign.check(), Err(InvalidRequest::ResultWithoutCall("2".into())));
     }
 
     #[test]
     fn a_conversation_is_the_same_at_every_step() {
         let first = request(vec![user(vec![text("fix it")])]);
-        let second = request(vec![
-            user(vec![text("fix it")]),
-            call("1"),
-            user(vec![result("1")]),
-        ]);
+        let second = request(vec![user(vec![text("fix it")]), call("1"), user(vec![result("1")])]);
         let other = request(vec![user(vec![text("break it")])]);
 
         assert_eq!(first.conversation(), second.conversation());
@@ -374,9 +312,6 @@ mod tests {
         let request = request(vec![user(vec![text("abcd"), Part::Attachment])]);
         let system = request.system.len();
 
-        assert_eq!(
-            request.input_tokens(),
-            tokens::of_bytes(system + 4) + tokens::TOKENS_PER_ATTACHMENT
-        );
+        assert_eq!(request.input_tokens(), tokens::of_bytes(system + 4) + tokens::TOKENS_PER_ATTACHMENT);
     }
 }

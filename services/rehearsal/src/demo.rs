@@ -7,22 +7,10 @@ pub const SCENARIO: &str = include_str!("../scenarios/demo.yaml");
 
 /// The files of `demo-repo` with their paths. One test fails; coder mends `pricing.py`.
 pub const REPOSITORY: [(&str, &str); 4] = [
-    (
-        "README.md",
-        include_str!("../scenarios/demo-repo/README.md"),
-    ),
-    (
-        "pricing.py",
-        include_str!("../scenarios/demo-repo/pricing.py"),
-    ),
-    (
-        "test_pricing.py",
-        include_str!("../scenarios/demo-repo/test_pricing.py"),
-    ),
-    (
-        ".gitignore",
-        include_str!("../scenarios/demo-repo/gitignore"),
-    ),
+    ("README.md", include_str!("../scenarios/demo-repo/README.md")),
+    ("pricing.py", include_str!("../scenarios/demo-repo/pricing.py")),
+    ("test_pricing.py", include_str!("../scenarios/demo-repo/test_pricing.py")),
+    (".gitignore", include_str!("../scenarios/demo-repo/gitignore")),
 ];
 
 /// The subject of the repository's first commit: coder knows by it that a log was read to its end.

@@ -42,13 +42,8 @@ pub struct UnknownGate {
 impl Gates {
     /// These gates, all closed.
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Self {
-        let gate = || Gate {
-            open: watch::Sender::new(false),
-            waiting: Mutex::default(),
-        };
-        Self {
-            by_name: names.map(|name| (name.clone(), gate())).collect(),
-        }
+        let gate = || Gate { open: watch::Sender::new(false), waiting: Mutex::default() };
+        Self { by_name: names.map(|name| (name.clone(), gate())).collect() }
     }
 
     /// Opens or closes a gate.
@@ -58,12 +53,7 @@ impl Gates {
     pub(crate) fn set(&self, name: &str, open: bool) -> Result<(), UnknownGate> {
         let gate = self.by_name.get(name).ok_or_else(|| UnknownGate {
             name: name.to_owned(),
-            known: self
-                .by_name
-                .keys()
-                .map(AsRef::as_ref)
-                .collect::<Vec<_>>()
-                .join(", "),
+            known: self.by_name.keys().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
         })?;
         gate.open.send_replace(open);
         Ok(())
@@ -92,21 +82,14 @@ impl Gates {
 
     /// All gates, by name.
     pub(crate) fn view(&self) -> Vec<GateView> {
-        self.by_name
-            .iter()
-            .map(|(name, gate)| gate.view(name))
-            .collect()
+        self.by_name.iter().map(|(name, gate)| gate.view(name)).collect()
     }
 }
 
 impl Gate {
     fn view(&self, name: &str) -> GateView {
         let waiting = lock(&self.waiting).iter().copied().collect();
-        GateView {
-            name: name.to_owned(),
-            open: *self.open.borrow(),
-            waiting,
-        }
+        GateView { name: name.to_owned(), open: *self.open.borrow(), waiting }
     }
 }
 

@@ -33,10 +33,7 @@ pub(crate) async fn messages(State(app): State<Arc<App>>, request: HttpRequest) 
     call(&app, Api::Anthropic, request).await
 }
 
-pub(crate) async fn chat_completions(
-    State(app): State<Arc<App>>,
-    request: HttpRequest,
-) -> Response {
+pub(crate) async fn chat_completions(State(app): State<Arc<App>>, request: HttpRequest) -> Response {
     call(&app, Api::Openai, request).await
 }
 
@@ -75,12 +72,7 @@ async fn prepare(
     ticket: &Ticket,
     request_id: &str,
 ) -> Result<Prepared, Failure> {
-    let busy = |_| {
-        Failure::new(
-            FailureKind::Overloaded,
-            "rehearsal: too many requests at once",
-        )
-    };
+    let busy = |_| Failure::new(FailureKind::Overloaded, "rehearsal: too many requests at once");
     let admitted = app.in_flight.clone().try_acquire_owned().map_err(busy)?;
     let body = read(app, api, http).await?;
     let request = api.parse(&body)?;
@@ -94,10 +86,7 @@ async fn prepare(
         tracing::warn!(%unmatched, "unmatched request");
         Failure::new(FailureKind::InvalidRequest, unmatched.to_string())
     })?;
-    ticket.matched(
-        &selected.rule.name,
-        selected.fault.as_ref().map(crate::scenario::Fault::name),
-    );
+    ticket.matched(&selected.rule.name, selected.fault.as_ref().map(crate::scenario::Fault::name));
     let script = script::write(&selected, &request, request_id);
     Ok((selected, script, admitted))
 }
@@ -106,36 +95,18 @@ async fn prepare(
 async fn read(app: &App, api: Api, http: HttpRequest) -> Result<Bytes, Failure> {
     check_key(app, http.headers())?;
     if api == Api::Anthropic && !http.headers().contains_key("anthropic-version") {
-        return Err(Failure::new(
-            FailureKind::InvalidRequest,
-            "anthropic-version: header is required",
-        ));
+        return Err(Failure::new(FailureKind::InvalidRequest, "anthropic-version: header is required"));
     }
     let limit = app.max_request_bytes;
-    let too_large = || {
-        Failure::new(
-            FailureKind::TooLarge,
-            format!("the request is larger than {limit} bytes"),
-        )
-    };
-    let announced = http
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let too_large = || Failure::new(FailureKind::TooLarge, format!("the request is larger than {limit} bytes"));
+    let announced = http.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > limit) {
         return Err(too_large());
     }
-    axum::body::to_bytes(http.into_body(), limit)
-        .await
-        .map_err(|error| {
-            let by_limit = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("limit"));
-            if by_limit {
-                too_large()
-            } else {
-                Failure::new(FailureKind::InvalidRequest, "the body broke off")
-            }
-        })
+    axum::body::to_bytes(http.into_body(), limit).await.map_err(|error| {
+        let by_limit = std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("limit"));
+        if by_limit { too_large() } else { Failure::new(FailureKind::InvalidRequest, "the body broke off") }
+    })
 }
 
 fn check_key(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
@@ -147,10 +118,7 @@ fn check_key(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
     if [text("x-api-key"), bearer].contains(&Some(wanted.expose_secret())) {
         Ok(())
     } else {
-        Err(Failure::new(
-            FailureKind::Authentication,
-            "rehearsal: the key that is required here was not shown",
-        ))
+        Err(Failure::new(FailureKind::Authentication, "rehearsal: the key that is required here was not shown"))
     }
 }
 
@@ -177,10 +145,7 @@ fn respond(
             ticket.answered(200);
             let mut response = play(body, ticket).into_response();
             let headers = response.headers_mut();
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             name_request(api, request_id, response)
         }
@@ -188,10 +153,7 @@ fn respond(
             ticket.answered(200);
             let mut response = play(body, ticket).into_response();
             let headers = response.headers_mut();
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/event-stream; charset=utf-8"),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             name_request(api, request_id, response)
         }
@@ -210,9 +172,7 @@ fn error_response(api: Api, failure: &Failure, request_id: &str) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(body)).into_response();
     if let Some(seconds) = failure.retry_after {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     name_request(api, request_id, response)
 }
@@ -238,11 +198,7 @@ pub(crate) async fn count_tokens(State(app): State<Arc<App>>, http: HttpRequest)
 
 /// Which API a request without a body means: both share these paths, and only Anthropic's clients send its version.
 fn api_of(headers: &HeaderMap) -> Api {
-    if headers.contains_key("anthropic-version") {
-        Api::Anthropic
-    } else {
-        Api::Openai
-    }
+    if headers.contains_key("anthropic-version") { Api::Anthropic } else { Api::Openai }
 }
 
 pub(crate) async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
@@ -262,11 +218,7 @@ pub(crate) async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> R
 }
 
 /// Every model is there: a rehearsal answers for whichever is asked.
-pub(crate) async fn model(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Response {
+pub(crate) async fn model(State(app): State<Arc<App>>, headers: HeaderMap, Path(id): Path<String>) -> Response {
     let api = api_of(&headers);
     if let Err(failure) = check_key(&app, &headers) {
         return error_response(api, &failure, "req_rehearsal_models");
@@ -278,9 +230,7 @@ pub(crate) async fn model(
 }
 
 pub(crate) async fn not_found(http: HttpRequest) -> Response {
-    let failure = Failure::new(
-        FailureKind::NotFound,
-        format!("no such endpoint: {} {}", http.method(), http.uri().path()),
-    );
+    let failure =
+        Failure::new(FailureKind::NotFound, format!("no such endpoint: {} {}", http.method(), http.uri().path()));
     error_response(api_of(http.headers()), &failure, "req_rehearsal_none")
 }

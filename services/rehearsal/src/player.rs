@@ -91,19 +91,8 @@ pub(crate) struct Player {
 
 impl Player {
     /// A player of `acts`. It keeps the request's ticket and its place among those in flight to the end.
-    pub(crate) fn new(
-        acts: Vec<Act>,
-        waits: Waits,
-        ticket: Ticket,
-        admitted: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
-            acts: acts.into(),
-            waits,
-            ticket,
-            due: Instant::now(),
-            _admitted: admitted,
-        }
+    pub(crate) fn new(acts: Vec<Act>, waits: Waits, ticket: Ticket, admitted: OwnedSemaphorePermit) -> Self {
+        Self { acts: acts.into(), waits, ticket, due: Instant::now(), _admitted: admitted }
     }
 
     /// The body. An error in it makes the server end the connection at once.
@@ -132,9 +121,7 @@ impl Player {
             let Some(act) = self.acts.pop_front() else {
                 return Ok(None);
             };
-            self.waits
-                .wait(&act, self.ticket.id(), &mut self.due)
-                .await?;
+            self.waits.wait(&act, self.ticket.id(), &mut self.due).await?;
         }
     }
 

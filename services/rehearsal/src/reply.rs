@@ -76,11 +76,7 @@ pub(crate) struct Usage {
 impl Call {
     fn new(index: usize, name: String, arguments: Map<String, Value>, request: Digest) -> Self {
         let seed = Digest::of(&[request.hex(64).as_bytes(), &index.to_be_bytes()]);
-        Self {
-            name,
-            arguments,
-            seed,
-        }
+        Self { name, arguments, seed }
     }
 
     /// The call's id as `api` writes ids.
@@ -105,14 +101,8 @@ impl Call {
     /// The tokens that its beginning carries in a stream, and the pieces of its arguments with theirs.
     pub(crate) fn streamed(&self) -> (u32, Vec<(String, u32)>) {
         let json = self.arguments_json();
-        let pieces = tokens::pieces(&json)
-            .into_iter()
-            .map(|(piece, tokens)| (piece.to_owned(), tokens))
-            .collect();
-        (
-            self.tokens().saturating_sub(tokens::of_bytes(json.len())),
-            pieces,
-        )
+        let pieces = tokens::pieces(&json).into_iter().map(|(piece, tokens)| (piece.to_owned(), tokens)).collect();
+        (self.tokens().saturating_sub(tokens::of_bytes(json.len())), pieces)
     }
 }
 
@@ -132,24 +122,15 @@ impl Reply {
         let own_id = request.digest.hex(16);
         let mut blocks = Vec::new();
         // The other API has no field for it, so it must not be billed there either.
-        let thinking = plan
-            .thinking
-            .as_deref()
-            .filter(|_| request.api == Api::Anthropic);
+        let thinking = plan.thinking.as_deref().filter(|_| request.api == Api::Anthropic);
         blocks.extend(thinking.map(|text| Block::Thinking(template::render(text, vars, &own_id))));
-        blocks.extend(
-            plan.text
-                .as_deref()
-                .map(|text| Block::Text(template::render(text, vars, &own_id))),
-        );
+        blocks.extend(plan.text.as_deref().map(|text| Block::Text(template::render(text, vars, &own_id))));
         for (index, tool) in plan.tools.iter().enumerate() {
             let mut call = Call::new(index, tool.name.clone(), Map::new(), request.digest);
             call.arguments = template::render_map(&tool.arguments, vars, &call.seed.hex(16));
             blocks.push(Block::Call(call));
         }
-        let cut = request
-            .max_tokens
-            .is_some_and(|most| cut_to(&mut blocks, most));
+        let cut = request.max_tokens.is_some_and(|most| cut_to(&mut blocks, most));
         let stop = match plan.stop {
             _ if cut => Stop::MaxTokens,
             Some(StopFile::EndTurn) => Stop::EndTurn,
@@ -160,13 +141,7 @@ impl Reply {
         };
         let output_tokens = blocks.iter().map(Block::tokens).sum();
         let usage = usage(plan.usage.as_ref(), request.input_tokens(), output_tokens);
-        Self {
-            model: model_name(&request.model),
-            blocks,
-            stop,
-            usage: Some(usage),
-            digest: request.digest,
-        }
+        Self { model: model_name(&request.model), blocks, stop, usage: Some(usage), digest: request.digest }
     }
 }
 
@@ -182,11 +157,7 @@ fn usage(told: Option<&UsageFile>, input_tokens: u32, output_tokens: u32) -> Usa
 
 /// The name under which an answer for `model` goes out.
 pub(crate) fn model_name(model: &str) -> String {
-    if model.starts_with(MODEL_PREFIX) {
-        model.to_owned()
-    } else {
-        format!("{MODEL_PREFIX}{model}")
-    }
+    if model.starts_with(MODEL_PREFIX) { model.to_owned() } else { format!("{MODEL_PREFIX}{model}") }
 }
 
 /// Cuts an answer to `most` tokens and says whether anything was lost. A call that does not fit is dropped whole.
@@ -233,21 +204,11 @@ mod tests {
     #[test]
     fn the_pieces_of_a_streamed_call_carry_all_its_tokens() {
         let mut call = Call::new(0, "shell".into(), Map::new(), Digest::of(&[]));
-        call.arguments
-            .insert("command".into(), "python3 -m unittest".into());
+        call.arguments.insert("command".into(), "python3 -m unittest".into());
         let (first, pieces) = call.streamed();
 
-        assert_eq!(
-            first + pieces.iter().map(|(_, tokens)| tokens).sum::<u32>(),
-            call.tokens()
-        );
-        assert_eq!(
-            pieces
-                .iter()
-                .map(|(piece, _)| piece.as_str())
-                .collect::<String>(),
-            call.arguments_json()
-        );
+        assert_eq!(first + pieces.iter().map(|(_, tokens)| tokens).sum::<u32>(), call.tokens());
+        assert_eq!(pieces.iter().map(|(piece, _)| piece.as_str()).collect::<String>(), call.arguments_json());
     }
 
     #[test]

@@ -62,19 +62,12 @@ pub(crate) struct Rule {
 
 impl Rule {
     fn is_counted(&self) -> bool {
-        self.times.is_some()
-            || self
-                .fault
-                .as_ref()
-                .is_some_and(|fault| fault.times.is_some())
+        self.times.is_some() || self.fault.as_ref().is_some_and(|fault| fault.times.is_some())
     }
 
     /// What goes wrong after the rule was used `before` times in the conversation.
     fn fault_at(&self, before: u32) -> Option<&Fault> {
-        self.fault
-            .as_ref()
-            .filter(|fault| is_left(fault.times, before))
-            .map(|fault| &fault.fault)
+        self.fault.as_ref().filter(|fault| is_left(fault.times, before)).map(|fault| &fault.fault)
     }
 
     /// Whether the rule still applies after it was used `before` times in the conversation.
@@ -144,11 +137,7 @@ impl Scenario {
                 Err(found) => problems.extend(found.0),
             }
         }
-        if problems.is_empty() {
-            Ok(scenarios)
-        } else {
-            Err(Problems(problems))
-        }
+        if problems.is_empty() { Ok(scenarios) } else { Err(Problems(problems)) }
     }
 
     fn read(path: &Path) -> Result<Self, Problems> {
@@ -216,10 +205,7 @@ impl Playbook {
 
     /// The names of all gates.
     pub(crate) fn gates(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.rules
-            .iter()
-            .filter_map(|rule| rule.gate.as_ref())
-            .map(|gate| &gate.name)
+        self.rules.iter().filter_map(|rule| rule.gate.as_ref()).map(|gate| &gate.name)
     }
 
     /// Finds the rule that answers `request`, and counts its use.
@@ -233,34 +219,20 @@ impl Playbook {
             let Some(captures) = matching::captures(&rule.when, &facts) else {
                 continue;
             };
-            let before = if rule.is_counted() {
-                uses.count(index, conversation)
-            } else {
-                0
-            };
+            let before = if rule.is_counted() { uses.count(index, conversation) } else { 0 };
             if !rule.applies_at(before) {
                 continue;
             }
             if rule.is_counted() {
                 uses.add(index, conversation);
             }
-            return Ok(Selected {
-                rule: rule.clone(),
-                captures,
-                fault: rule.fault_at(before).cloned(),
-            });
+            return Ok(Selected { rule: rule.clone(), captures, fault: rule.fault_at(before).cloned() });
         }
-        Err(Unmatched {
-            request: facts.describe(request),
-            nearest: self.nearest(&facts),
-        })
+        Err(Unmatched { request: facts.describe(request), nearest: self.nearest(&facts) })
     }
 
     fn nearest(&self, facts: &Facts<'_>) -> String {
-        let told = self
-            .rules
-            .iter()
-            .map(|rule| (rule, matching::unmet(&rule.when, facts)));
+        let told = self.rules.iter().map(|rule| (rule, matching::unmet(&rule.when, facts)));
         let nearest = told.min_by_key(|(rule, unmet)| matching::distance(&rule.when, unmet));
         let Some((rule, unmet)) = nearest else {
             return "There is no rule at all".to_owned();
@@ -268,15 +240,8 @@ impl Playbook {
         let why = if unmet.is_empty() {
             "all of it holds, but its times are used up in this conversation".to_owned()
         } else {
-            unmet
-                .iter()
-                .map(|condition| condition.explain(facts))
-                .collect::<Vec<_>>()
-                .join("; ")
+            unmet.iter().map(|condition| condition.explain(facts)).collect::<Vec<_>>().join("; ")
         };
-        format!(
-            "The nearest rule is `{}` ({}): {why}",
-            rule.name, rule.place
-        )
+        format!("The nearest rule is `{}` ({}): {why}", rule.name, rule.place)
     }
 }

@@ -59,99 +59,55 @@ pub(crate) enum Answer {
 }
 
 /// The web page that a broken gateway answers with.
-pub(crate) const GARBAGE: &str =
-    "<html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>\n";
+pub(crate) const GARBAGE: &str = "<html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>\n";
 
 /// Writes the script of the selected rule's answer.
 pub(crate) fn write(selected: &Selected, request: &Request, request_id: &str) -> Script {
     let rule = &selected.rule;
     let mut head = Vec::new();
     let gate = rule.gate.as_ref();
-    head.extend(
-        gate.filter(|gate| gate.after_tokens.is_none())
-            .map(|gate| Act::Gate(gate.name.clone())),
-    );
+    head.extend(gate.filter(|gate| gate.after_tokens.is_none()).map(|gate| Act::Gate(gate.name.clone())));
     let fault = selected.fault.as_ref();
     if let Some(answer) = fault.and_then(replacement) {
         return Script { head, answer };
     }
     let Some(plan) = &rule.reply else {
-        return Script {
-            head,
-            answer: Answer::Garbage,
-        };
+        return Script { head, answer: Answer::Garbage };
     };
     let agent = request.agent().unwrap_or_default();
-    let vars = Vars {
-        captures: &selected.captures,
-        agent,
-        model: &request.model,
-        step: request.step(),
-    };
+    let vars = Vars { captures: &selected.captures, agent, model: &request.model, step: request.step() };
     let mut reply = Reply::compose(plan, request, &vars);
     tell_usage(&mut reply, fault);
     let inserts = inserts(selected, request, request_id);
     if request.stream {
-        head.extend(
-            inserts
-                .iter()
-                .filter(|insert| insert.after.is_none())
-                .flat_map(|insert| insert.acts.clone()),
-        );
+        head.extend(inserts.iter().filter(|insert| insert.after.is_none()).flat_map(|insert| insert.acts.clone()));
         let frames = request.api.frames(&reply, request.include_usage);
-        Script {
-            head,
-            answer: Answer::Stream(interleave(frames, &inserts, rule.latency)),
-        }
+        Script { head, answer: Answer::Stream(interleave(frames, &inserts, rule.latency)) }
     } else {
         head.push(Act::Pause(whole_latency(&reply, rule.latency)));
         let waits = inserts.iter().flat_map(|insert| &insert.acts);
-        head.extend(
-            waits
-                .filter(|act| !matches!(act, Act::Send(_) | Act::Cut | Act::End))
-                .cloned(),
-        );
-        Script {
-            head,
-            answer: whole(&reply, request, fault),
-        }
+        head.extend(waits.filter(|act| !matches!(act, Act::Send(_) | Act::Cut | Act::End)).cloned());
+        Script { head, answer: whole(&reply, request, fault) }
     }
 }
 
 /// What is answered in place of the reply.
 fn replacement(fault: &Fault) -> Option<Answer> {
     let (kind, message, retry_after) = match fault {
-        Fault::RateLimited { retry_after } => {
-            (FailureKind::RateLimited, "rate limit reached", *retry_after)
-        }
+        Fault::RateLimited { retry_after } => (FailureKind::RateLimited, "rate limit reached", *retry_after),
         Fault::Overloaded { retry_after } => (FailureKind::Overloaded, "overloaded", *retry_after),
-        Fault::ServerError {
-            status,
-            retry_after,
-        } => (FailureKind::Server(*status), "internal error", *retry_after),
+        Fault::ServerError { status, retry_after } => (FailureKind::Server(*status), "internal error", *retry_after),
         Fault::Garbage => return Some(Answer::Garbage),
         _ => return None,
     };
-    Some(Answer::Failure(Failure {
-        kind,
-        message: format!("rehearsal: {message}"),
-        retry_after,
-    }))
+    Some(Answer::Failure(Failure { kind, message: format!("rehearsal: {message}"), retry_after }))
 }
 
 fn tell_usage(reply: &mut Reply, fault: Option<&Fault>) {
     match fault {
         Some(Fault::MissingUsage) => reply.usage = None,
-        Some(Fault::WrongUsage {
-            input_tokens,
-            output_tokens,
-        }) => {
-            reply.usage = Some(Usage {
-                input: *input_tokens,
-                output: *output_tokens,
-                cache_read: 0,
-                cache_write: 0,
-            });
+        Some(Fault::WrongUsage { input_tokens, output_tokens }) => {
+            reply.usage = Some(Usage { input: *input_tokens, output: *output_tokens, cache_read: 0, cache_write: 0 });
         }
         _ => {}
     }
@@ -169,47 +125,24 @@ fn inserts(selected: &Selected, request: &Request, request_id: &str) -> Vec<Inse
     if let Some(gate) = &selected.rule.gate
         && let Some(after) = gate.after_tokens
     {
-        inserts.push(Insert {
-            after: Some(after),
-            acts: vec![Act::Gate(gate.name.clone())],
-            ends: false,
-        });
+        inserts.push(Insert { after: Some(after), acts: vec![Act::Gate(gate.name.clone())], ends: false });
     }
     let Some(fault) = &selected.fault else {
         return inserts;
     };
     let insert = match fault {
-        Fault::CutStream { after_tokens } => Insert {
-            after: Some(*after_tokens),
-            acts: vec![Act::Cut],
-            ends: true,
-        },
-        Fault::MalformedFrame { after_tokens } => Insert {
-            after: Some(*after_tokens),
-            acts: vec![Act::Send(request.api.malformed_frame())],
-            ends: false,
-        },
+        Fault::CutStream { after_tokens } => Insert { after: Some(*after_tokens), acts: vec![Act::Cut], ends: true },
+        Fault::MalformedFrame { after_tokens } => {
+            Insert { after: Some(*after_tokens), acts: vec![Act::Send(request.api.malformed_frame())], ends: false }
+        }
         Fault::ErrorFrame { after_tokens } => {
             let frame = request.api.error_frame(&overloaded(), request_id);
-            Insert {
-                after: Some(*after_tokens),
-                acts: vec![Act::Send(frame), Act::End],
-                ends: true,
-            }
+            Insert { after: Some(*after_tokens), acts: vec![Act::Send(frame), Act::End], ends: true }
         }
-        Fault::Stall {
-            after_tokens,
-            duration,
-        } => Insert {
-            after: *after_tokens,
-            acts: vec![Act::Pause(*duration)],
-            ends: false,
-        },
-        Fault::Hold { after_tokens } => Insert {
-            after: *after_tokens,
-            acts: vec![Act::Hold],
-            ends: true,
-        },
+        Fault::Stall { after_tokens, duration } => {
+            Insert { after: *after_tokens, acts: vec![Act::Pause(*duration)], ends: false }
+        }
+        Fault::Hold { after_tokens } => Insert { after: *after_tokens, acts: vec![Act::Hold], ends: true },
         _ => return inserts,
     };
     inserts.push(insert);
@@ -224,10 +157,8 @@ fn overloaded() -> Failure {
 /// the latest before the frames that end the answer.
 fn interleave(frames: Vec<Frame>, inserts: &[Insert], latency: Latency) -> Vec<Act> {
     let total: u32 = frames.iter().map(|frame| frame.tokens).sum();
-    let mut waiting: Vec<(u32, &Insert)> = inserts
-        .iter()
-        .filter_map(|insert| insert.after.map(|after| (after.min(total), insert)))
-        .collect();
+    let mut waiting: Vec<(u32, &Insert)> =
+        inserts.iter().filter_map(|insert| insert.after.map(|after| (after.min(total), insert))).collect();
     let mut acts = Vec::with_capacity(frames.len() + inserts.len());
     let mut sent = 0;
     for frame in frames {
@@ -241,11 +172,7 @@ fn interleave(frames: Vec<Frame>, inserts: &[Insert], latency: Latency) -> Vec<A
             }
         }
         if frame.tokens > 0 {
-            let pause = if sent == 0 {
-                latency.first_token
-            } else {
-                latency.per_token * frame.tokens
-            };
+            let pause = if sent == 0 { latency.first_token } else { latency.per_token * frame.tokens };
             acts.extend((!pause.is_zero()).then_some(Act::Pause(pause)));
         }
         sent += frame.tokens;
@@ -271,18 +198,11 @@ fn whole(reply: &Reply, request: &Request, fault: Option<&Fault>) -> Answer {
     let half = bytes.slice(..bytes.len() / 2);
     let send = |bytes: Bytes, tokens| Act::Send(Frame { bytes, tokens });
     match fault {
-        Some(Fault::CutStream { .. }) => Answer::Whole {
-            length: bytes.len(),
-            body: vec![send(half, tokens / 2), Act::Cut],
-        },
-        Some(Fault::MalformedFrame { .. }) => Answer::Whole {
-            length: half.len(),
-            body: vec![send(half, tokens)],
-        },
-        _ => Answer::Whole {
-            length: bytes.len(),
-            body: vec![send(bytes, tokens)],
-        },
+        Some(Fault::CutStream { .. }) => {
+            Answer::Whole { length: bytes.len(), body: vec![send(half, tokens / 2), Act::Cut] }
+        }
+        Some(Fault::MalformedFrame { .. }) => Answer::Whole { length: half.len(), body: vec![send(half, tokens)] },
+        _ => Answer::Whole { length: bytes.len(), body: vec![send(bytes, tokens)] },
     }
 }
 
@@ -291,10 +211,7 @@ mod tests {
     use super::*;
 
     fn frame(tokens: u32) -> Frame {
-        Frame {
-            bytes: Bytes::new(),
-            tokens,
-        }
+        Frame { bytes: Bytes::new(), tokens }
     }
 
     /// A stream of a start, three tokens and an end.
@@ -303,28 +220,17 @@ mod tests {
     }
 
     fn insert(after: u32, act: Act, ends: bool) -> Insert {
-        Insert {
-            after: Some(after),
-            acts: vec![act],
-            ends,
-        }
+        Insert { after: Some(after), acts: vec![act], ends }
     }
 
     fn sends_before(acts: &[Act], wanted: &Act) -> usize {
-        acts.iter()
-            .take_while(|act| *act != wanted)
-            .filter(|act| matches!(act, Act::Send(_)))
-            .count()
+        acts.iter().take_while(|act| *act != wanted).filter(|act| matches!(act, Act::Send(_))).count()
     }
 
     #[test]
     fn an_insert_comes_right_before_the_token_after_it() {
         for (after, sends) in [(0, 1), (1, 2), (3, 4), (99, 4)] {
-            let acts = interleave(
-                frames(),
-                &[insert(after, Act::Hold, false)],
-                Latency::default(),
-            );
+            let acts = interleave(frames(), &[insert(after, Act::Hold, false)], Latency::default());
             assert_eq!(sends_before(&acts, &Act::Hold), sends, "after {after}");
             assert_eq!(acts.len(), 6);
         }
@@ -340,10 +246,7 @@ mod tests {
 
     #[test]
     fn tokens_are_paced_and_frames_without_tokens_are_not() {
-        let latency = Latency {
-            first_token: Duration::from_millis(9),
-            per_token: Duration::from_millis(2),
-        };
+        let latency = Latency { first_token: Duration::from_millis(9), per_token: Duration::from_millis(2) };
         let acts = interleave(frames(), &[], latency);
         let pauses: Vec<u128> = acts
             .iter()

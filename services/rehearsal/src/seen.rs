@@ -100,17 +100,9 @@ impl Seen {
         if log.entries.len() == REQUESTS_KEPT {
             log.entries.pop_front();
         }
-        log.entries.push_back(Entry {
-            record: Record::new(id, api, received_at),
-            sent: sent.clone(),
-        });
+        log.entries.push_back(Entry { record: Record::new(id, api, received_at), sent: sent.clone() });
         drop(log);
-        Ticket {
-            seen: self.clone(),
-            id,
-            sent,
-            ended: false,
-        }
+        Ticket { seen: self.clone(), id, sent, ended: false }
     }
 
     /// The requests with ids above `after`.
@@ -118,15 +110,9 @@ impl Seen {
         let log = self.lock();
         let told = log.entries.iter().filter(|entry| entry.record.id > after);
         let requests = told
-            .map(|entry| Record {
-                output_tokens: entry.sent.load(Ordering::Relaxed),
-                ..entry.record.clone()
-            })
+            .map(|entry| Record { output_tokens: entry.sent.load(Ordering::Relaxed), ..entry.record.clone() })
             .collect();
-        Requests {
-            seen: log.seen,
-            requests,
-        }
+        Requests { seen: log.seen, requests }
     }
 
     /// Forgets all requests. Ids go on.
@@ -137,9 +123,7 @@ impl Seen {
     fn update(&self, id: u64, change: impl FnOnce(&mut Record)) {
         let mut log = self.lock();
         let first = log.entries.front().map_or(id, |entry| entry.record.id);
-        let index = id
-            .checked_sub(first)
-            .and_then(|index| usize::try_from(index).ok());
+        let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         if let Some(entry) = index.and_then(|index| log.entries.get_mut(index)) {
             change(&mut entry.record);
         }
@@ -255,12 +239,7 @@ mod tests {
         drop(first);
         drop(begin(&seen));
 
-        let outcomes: Vec<Outcome> = seen
-            .since(0)
-            .requests
-            .iter()
-            .map(|record| record.outcome)
-            .collect();
+        let outcomes: Vec<Outcome> = seen.since(0).requests.iter().map(|record| record.outcome).collect();
         assert_eq!(outcomes, [Outcome::Completed, Outcome::CutByClient]);
     }
 

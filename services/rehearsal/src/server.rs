@@ -97,31 +97,16 @@ impl Server {
     /// # Errors
     /// When the address can not be listened at.
     pub async fn start_with(scenarios: Vec<Scenario>, config: Config) -> Result<Self, StartError> {
-        let (listener, addr) = kit::http::bind(config.listen)
-            .await
-            .map_err(StartError::Listen)?;
-        let names: Vec<String> = scenarios
-            .iter()
-            .map(|scenario| scenario.name.clone())
-            .collect();
+        let (listener, addr) = kit::http::bind(config.listen).await.map_err(StartError::Listen)?;
+        let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
         let app = Arc::new(App::new(scenarios, config));
         let closing = app.waits.closing.clone();
         let tasks = TaskTracker::new();
         // It ends with `closing`: `stop` waits for it, a server that is dropped leaves it to end alone.
-        tasks.spawn(kit::http::serve_with_grace(
-            listener,
-            router(app.clone()),
-            closing.clone(),
-            DRAIN_GRACE,
-        ));
+        tasks.spawn(kit::http::serve_with_grace(listener, router(app.clone()), closing.clone(), DRAIN_GRACE));
         tasks.close();
         tracing::info!(%addr, scenarios = ?names, "rehearsal model: no answer of this server comes from a real model");
-        Ok(Self {
-            addr,
-            app,
-            tasks,
-            close_when_dropped: closing.drop_guard(),
-        })
+        Ok(Self { addr, app, tasks, close_when_dropped: closing.drop_guard() })
     }
 
     /// Where it listens.
@@ -158,10 +143,7 @@ impl App {
     fn new(scenarios: Vec<Scenario>, config: Config) -> Self {
         let playbook = Playbook::new(scenarios);
         let gates = Arc::new(Gates::new(playbook.gates()));
-        let waits = Waits {
-            gates,
-            closing: CancellationToken::new(),
-        };
+        let waits = Waits { gates, closing: CancellationToken::new() };
         Self {
             playbook,
             uses: Mutex::default(),

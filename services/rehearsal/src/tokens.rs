@@ -33,9 +33,7 @@ pub(crate) fn pieces(text: &str) -> Vec<(&str, u32)> {
 
 /// The longest beginning of `text` that has at most `tokens` tokens.
 pub(crate) fn cut(text: &str, tokens: u32) -> &str {
-    let bytes = usize::try_from(tokens)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(BYTES_PER_TOKEN);
+    let bytes = usize::try_from(tokens).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
     &text[..text.floor_char_boundary(bytes)]
 }
 
@@ -50,24 +48,10 @@ mod tests {
 
     #[test]
     fn pieces_add_up_to_the_text_and_to_its_tokens() {
-        for text in [
-            "",
-            "abc",
-            "four",
-            "a longer text, with commas",
-            "日本語のテキスト",
-            "a日b🦀c",
-        ] {
+        for text in ["", "abc", "four", "a longer text, with commas", "日本語のテキスト", "a日b🦀c"] {
             let pieces = pieces(text);
-            assert_eq!(
-                pieces.iter().map(|(piece, _)| *piece).collect::<String>(),
-                text
-            );
-            assert_eq!(
-                pieces.iter().map(|(_, tokens)| tokens).sum::<u32>(),
-                of_bytes(text.len()),
-                "{text}"
-            );
+            assert_eq!(pieces.iter().map(|(piece, _)| *piece).collect::<String>(), text);
+            assert_eq!(pieces.iter().map(|(_, tokens)| tokens).sum::<u32>(), of_bytes(text.len()), "{text}");
         }
     }
 

@@ -31,7 +31,14 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Looks everything up.
-    pub(crate) async fn of(stage: &Stage, crew: &Crew, log: &Follower, root: RunId, answer: &Line, asked: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn of(
+        stage: &Stage,
+        crew: &Crew,
+        log: &Follower,
+        root: RunId,
+        answer: &Line,
+        asked: &str,
+    ) -> anyhow::Result<Self> {
         let mut checks = Self { claims: Vec::new(), paid: paid(log) };
         checks.coordination(log);
         checks.crashes(log);
@@ -53,18 +60,34 @@ impl Checks {
     }
 
     fn crashes(&mut self, log: &Follower) {
-        let lost = |seen: &Seen| matches!(&seen.event, RunEvent::Resumed(resumed) if resumed.cause == ResumeCause::HolderLost);
+        let lost =
+            |seen: &Seen| matches!(&seen.event, RunEvent::Resumed(resumed) if resumed.cause == ResumeCause::HolderLost);
         let taken_over = count(log, lost);
-        self.claim(taken_over >= 2, &format!("killed twice, {taken_over} runs taken over from a lost holder, all ended well"));
+        self.claim(
+            taken_over >= 2,
+            &format!("killed twice, {taken_over} runs taken over from a lost holder, all ended well"),
+        );
         let mut calls = BTreeMap::new();
         for call in &log.calls {
             *calls.entry(call.idempotency_key.as_str()).or_insert(0) += 1;
         }
         let replies = count(log, |seen| matches!(seen.event, RunEvent::ModelReplied(_)));
         let once = calls.values().all(|count| *count == 1) && calls.len() == replies;
-        self.claim(once, &format!("{replies} model answers in the journals, {} calls on the wire: each was paid once", log.calls.len()));
-        let uncertain = count(log, |seen| matches!(&seen.event, RunEvent::ToolReturned(r) if r.outcome == ToolOutcome::Uncertain));
-        self.claim(uncertain == 1, &format!("{uncertain} tool call was in flight, was not repeated blindly and was shown to the model as uncertain"));
+        self.claim(
+            once,
+            &format!(
+                "{replies} model answers in the journals, {} calls on the wire: each was paid once",
+                log.calls.len()
+            ),
+        );
+        let uncertain =
+            count(log, |seen| matches!(&seen.event, RunEvent::ToolReturned(r) if r.outcome == ToolOutcome::Uncertain));
+        self.claim(
+            uncertain == 1,
+            &format!(
+                "{uncertain} tool call was in flight, was not repeated blindly and was shown to the model as uncertain"
+            ),
+        );
     }
 
     async fn room(&mut self, stage: &Stage, root: RunId, answer: &Line, asked: &str) -> anyhow::Result<()> {
@@ -78,10 +101,17 @@ impl Checks {
     fn repository(&mut self, stage: &Stage, log: &Follower) -> anyhow::Result<()> {
         let branch = stage.branch()?;
         let trailer = stage.git(&["log", "-1", "--format=%(trailers:key=Run-Id,valueonly)", &branch])?;
-        let coder = log.events().iter().find(|seen| seen.agent.as_deref() == Some("coder")).map(|seen| seen.run_id.to_string());
+        let coder =
+            log.events().iter().find(|seen| seen.agent.as_deref() == Some("coder")).map(|seen| seen.run_id.to_string());
         let signed = coder.is_some_and(|run| trailer.trim() == run);
-        self.claim(signed && stage.tests_pass(&branch)?, &format!("the tests pass on branch {branch}, whose commit names its run"));
-        self.claim(stage.git(&["log", "--oneline", "main"])?.lines().count() == 1, "P3 main was not touched: agents work on branches of their own");
+        self.claim(
+            signed && stage.tests_pass(&branch)?,
+            &format!("the tests pass on branch {branch}, whose commit names its run"),
+        );
+        self.claim(
+            stage.git(&["log", "--oneline", "main"])?.lines().count() == 1,
+            "P3 main was not touched: agents work on branches of their own",
+        );
         Ok(())
     }
 
@@ -134,7 +164,8 @@ fn paid(log: &Follower) -> String {
         entry.2 += call.usage.output_tokens;
         entry.3 += call.cost.unwrap_or_default();
     }
-    let mut text = String::from("agent     calls    input   output  price of the model that the rehearsal stands in for\n");
+    let mut text =
+        String::from("agent     calls    input   output  price of the model that the rehearsal stands in for\n");
     for (agent, (calls, input, output, cost)) in by_agent {
         let _ = writeln!(text, "{agent:<8} {calls:>6} {input:>8} {output:>8}  {cost}");
     }

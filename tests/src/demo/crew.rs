@@ -51,10 +51,11 @@ impl Crew {
     }
 
     /// Starts a runner.
-    pub(crate) async fn start_runner(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn start_runner(&mut self) -> anyhow::Result<()> {
         let mut runner = Command::new(&self.program);
         runner.args(["service", "agent-runner"]);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.state.with_file_name("runner.log"))?;
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.state.with_file_name("runner.log"))?;
         self.runner = Some(in_project(runner, &self.project, &self.state).stdout(Stdio::null()).stderr(log).spawn()?);
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Crew {
     }
 
     /// Ends everything in order.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         for mut child in self.runner.into_iter().chain([self.up]) {
             let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap_or(0)));
             if let Some(pid) = pid {

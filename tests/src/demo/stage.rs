@@ -109,7 +109,7 @@ impl Stage {
 
     fn team(&self) -> String {
         format!(
-            r##"project: demo
+            r#"project: demo
 time_zone: UTC
 agents:
   - {{ name: lead, description: "takes requests, plans, hands work on and answers" }}
@@ -136,7 +136,7 @@ limits:
   deadline: 30m
   max_tokens: 2000000
   max_messages_without_human: 20
-"##,
+"#,
             url = self.synapse.url(),
             bot = self.bot,
             ada = self.person.id(),

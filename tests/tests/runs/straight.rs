@@ -25,7 +25,8 @@ async fn a_request_is_answered() {
     assert_eq!(finished.totals.model_calls, 1);
     assert!(finished.totals.cost.0 > 0, "a call has its price: {:?}", finished.totals);
     let kinds: Vec<String> = rig.events(run).await.expect("events").iter().map(|e| e.kind().to_owned()).collect();
-    let expected = ["requested", "started", "context_loaded", "model_called", "model_replied", "message_sent", "finished"];
+    let expected =
+        ["requested", "started", "context_loaded", "model_called", "model_replied", "message_sent", "finished"];
     assert_eq!(kinds, expected);
 }
 

@@ -2,10 +2,7 @@
 //! a subject may be spelled, and that documents name recipes that exist.
 //!
 //! Each rule collects all its breaches before it fails, so that one run shows what is to be mended.
-#![expect(
-    clippy::expect_used,
-    reason = "a test that can not go on fails by panicking"
-)]
+#![expect(clippy::expect_used, reason = "a test that can not go on fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,28 +20,16 @@ const MOST_LINES: usize = 700;
 const ASSEMBLERS: [&str; 2] = ["nightcrew", "nightcrew-tests"];
 
 /// Where a subject may be spelled: the one builder and parser, and the permissions that grant patterns of subjects.
-const SPELL_SUBJECTS: [&str; 2] = [
-    "schemas/src/subject.rs",
-    "services/kit/src/identity/permissions.rs",
-];
+const SPELL_SUBJECTS: [&str; 2] = ["schemas/src/subject.rs", "services/kit/src/identity/permissions.rs"];
 
 /// What makes code depend on a time, a machine or a network.
-const NOT_IN_DOMAIN: [&str; 6] = [
-    "async fn",
-    "tokio::",
-    "async_nats::",
-    "reqwest::",
-    "matrix_sdk::",
-    "std::fs",
-];
+const NOT_IN_DOMAIN: [&str; 6] = ["async fn", "tokio::", "async_nats::", "reqwest::", "matrix_sdk::", "std::fs"];
 
 /// Modules that decide and must stay pure, besides every `domain`.
 const PURE: [&str; 1] = ["services/agent-runner/src/run"];
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }
 
 /// A source file: its path below the root, and its text.
@@ -65,8 +50,7 @@ impl Source {
 
     /// The part before the tests at its end.
     fn before_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.code()
-            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        self.code().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
     }
 
     fn is_test(&self) -> bool {
@@ -76,19 +60,14 @@ impl Source {
     fn is_pure(&self) -> bool {
         let path = self.path.trim_end_matches(".rs");
         path.split('/').any(|part| part == "domain")
-            || PURE
-                .iter()
-                .any(|pure| path == *pure || path.starts_with(&format!("{pure}/")))
+            || PURE.iter().any(|pure| path == *pure || path.starts_with(&format!("{pure}/")))
     }
 }
 
 /// All Rust files of the workspace.
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["schemas", "services", "tests"]
-        .iter()
-        .map(|folder| root().join(folder))
-        .collect();
+    let mut folders: Vec<PathBuf> = ["schemas", "services", "tests"].iter().map(|folder| root().join(folder)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder that can be read") {
             let path = entry.expect("an entry").path();
@@ -122,10 +101,7 @@ fn crates() -> BTreeMap<String, BTreeSet<String>> {
         .map(|package| {
             let dependencies = package["dependencies"].as_array().expect("dependencies");
             let inner = dependencies.iter().map(name);
-            (
-                name(package),
-                inner.filter(|name| members.contains(name)).collect(),
-            )
+            (name(package), inner.filter(|name| members.contains(name)).collect())
         })
         .collect()
 }
@@ -153,10 +129,7 @@ fn dependencies_point_at_contracts() {
                 .map(move |dependency| format!("{name} depends on {dependency}"))
         })
         .collect();
-    assert_none(
-        "schemas <- kit <- services, and no service knows another",
-        &breaches,
-    );
+    assert_none("schemas <- kit <- services, and no service knows another", &breaches);
 }
 
 #[test]
@@ -176,18 +149,12 @@ fn versions_and_lints_come_from_the_workspace() {
         for line in manifest.lines() {
             if line.starts_with('[') {
                 section = line;
-            } else if section.ends_with("dependencies]")
-                && line.contains('=')
-                && !line.contains("workspace = true")
-            {
+            } else if section.ends_with("dependencies]") && line.contains('=') && !line.contains("workspace = true") {
                 breaches.push(format!("{folder}: {line}"));
             }
         }
     }
-    assert_none(
-        "versions stand once, in the workspace's manifest",
-        &breaches,
-    );
+    assert_none("versions stand once, in the workspace's manifest", &breaches);
 }
 
 #[test]
@@ -204,9 +171,7 @@ fn domain_code_is_pure() {
             source
                 .before_tests()
                 .flat_map(|(number, line)| {
-                    let found = NOT_IN_DOMAIN
-                        .iter()
-                        .filter(move |word| line.contains(**word));
+                    let found = NOT_IN_DOMAIN.iter().filter(move |word| line.contains(**word));
                     found.map(move |word| format!("{}:{number}: {word}", source.path))
                 })
                 .collect::<Vec<_>>()
@@ -228,10 +193,7 @@ fn subjects_are_spelled_in_one_place() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    assert_none(
-        "only schemas::subject builds or parses a subject",
-        &breaches,
-    );
+    assert_none("only schemas::subject builds or parses a subject", &breaches);
 }
 
 #[test]
@@ -296,11 +258,7 @@ fn documents_name_recipes_that_exist() {
             let named: Vec<String> = text
                 .split("./justw ")
                 .skip(1)
-                .map(|rest| {
-                    rest.chars()
-                        .take_while(char::is_ascii_lowercase)
-                        .collect::<String>()
-                })
+                .map(|rest| rest.chars().take_while(char::is_ascii_lowercase).collect::<String>())
                 .filter(|word| !word.is_empty() && !recipes.contains(word))
                 .map(|word| format!("{}: ./justw {word}", path.display()))
                 .collect();

@@ -25,7 +25,9 @@ pub(crate) fn body(request: &ModelRequest<'_>) -> Value {
         body["tools"] = request
             .tools
             .iter()
-            .map(|tool| json!({ "name": tool.name, "description": tool.description, "input_schema": tool.input_schema }))
+            .map(
+                |tool| json!({ "name": tool.name, "description": tool.description, "input_schema": tool.input_schema }),
+            )
             .collect();
     }
     body
@@ -34,7 +36,8 @@ pub(crate) fn body(request: &ModelRequest<'_>) -> Value {
 fn message(turn: &Turn) -> Value {
     match turn {
         Turn::User(texts) => {
-            let blocks: Vec<Value> = texts.iter().map(|text| json!({ "type": "text", "text": text.preview() })).collect();
+            let blocks: Vec<Value> =
+                texts.iter().map(|text| json!({ "type": "text", "text": text.preview() })).collect();
             json!({ "role": "user", "content": blocks })
         }
         Turn::Assistant(blocks) => json!({ "role": "assistant", "content": blocks }),
@@ -79,7 +82,9 @@ impl Reader for Stream {
                 value["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
                 self.count(&value["message"]["usage"]);
             }
-            "content_block_start" => self.blocks.push(Open { block: block(&value["content_block"])?, json: String::new() }),
+            "content_block_start" => {
+                self.blocks.push(Open { block: block(&value["content_block"])?, json: String::new() });
+            }
             "content_block_delta" => self.delta(&value)?,
             "message_delta" => {
                 self.stop = value["delta"]["stop_reason"].as_str().map(stop_reason);
@@ -167,7 +172,9 @@ fn stop_reason(text: &str) -> StopReason {
 fn stream_error(error: &Value) -> ModelError {
     let class = match error["type"].as_str().unwrap_or_default() {
         "rate_limit_error" => ModelErrorClass::RateLimited,
-        "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" => ModelErrorClass::Refused,
+        "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" => {
+            ModelErrorClass::Refused
+        }
         _ => ModelErrorClass::Unavailable,
     };
     ModelError::new(class, error["message"].as_str().unwrap_or("the provider reported an error in the stream"))

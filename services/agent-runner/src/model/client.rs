@@ -50,7 +50,9 @@ impl ModelClient {
             .json(&body)
             .send()
             .await
-            .map_err(|error| ModelError::new(ModelErrorClass::Unavailable, format!("budget-proxy did not answer: {error}")))?;
+            .map_err(|error| {
+                ModelError::new(ModelErrorClass::Unavailable, format!("budget-proxy did not answer: {error}"))
+            })?;
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }

@@ -30,7 +30,8 @@ pub(crate) fn body(request: &ModelRequest<'_>) -> Value {
             .tools
             .iter()
             .map(|tool| {
-                let function = json!({ "name": tool.name, "description": tool.description, "parameters": tool.input_schema });
+                let function =
+                    json!({ "name": tool.name, "description": tool.description, "parameters": tool.input_schema });
                 json!({ "type": "function", "function": function })
             })
             .collect();

@@ -14,7 +14,10 @@ use crate::{
     bearer,
     hold::HoldError,
     model::{Api, ModelAnswer, ModelError, ModelRequest, ToolOffer},
-    run::{Command, End, Turn, conversation::{estimate_bytes, fit}},
+    run::{
+        Command, End, Turn,
+        conversation::{estimate_bytes, fit},
+    },
 };
 
 /// A request with everything that it needs, so that its call borrows nothing of the run.
@@ -112,7 +115,8 @@ impl Drive<'_> {
         let agent = self.runtime.crew.agent(&state.request().agent);
         let route = self.runtime.crew.models.routes.get(&context.model);
         let (Some(agent), Some(route)) = (agent, route) else {
-            let message = format!("agent {} or model route {} is not in this crew any more", self.held.agent(), context.model);
+            let message =
+                format!("agent {} or model route {} is not in this crew any more", self.held.agent(), context.model);
             self.end(End::Fail(FailReason::Unknown, message))?;
             return Ok(None);
         };
@@ -166,14 +170,22 @@ impl Drive<'_> {
         let cost = self.runtime.price(&route, &answer, today);
         let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
         let content = with_own_ids(answer.content, step);
-        let reply = ModelReplied { step, model: answer.model, content, stop: answer.stop, usage: answer.usage, cost, millis };
+        let reply =
+            ModelReplied { step, model: answer.model, content, stop: answer.stop, usage: answer.usage, cost, millis };
         self.held.decide(Command::Reply(reply))
     }
 
     fn failed(&mut self, step: u32, attempt: u32, error: ModelError) -> Result<(), HoldError> {
         tracing::warn!(step, attempt, class = ?error.class, error = %error.message, "model call failed");
         let retry_after_ms = error.retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let failed = ModelFailed { step, attempt, class: error.class, status: error.status, message: error.message, retry_after_ms };
+        let failed = ModelFailed {
+            step,
+            attempt,
+            class: error.class,
+            status: error.status,
+            message: error.message,
+            retry_after_ms,
+        };
         self.held.decide(Command::ModelFail(failed))
     }
 }

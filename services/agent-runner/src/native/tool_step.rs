@@ -47,7 +47,8 @@ impl Drive<'_> {
         let mut to_start = Vec::new();
         for call in lost {
             if call.idempotent {
-                let asked = Asked { call_id: call.call_id.clone(), tool: call.tool.clone(), arguments: call.arguments.clone() };
+                let asked =
+                    Asked { call_id: call.call_id.clone(), tool: call.tool.clone(), arguments: call.arguments.clone() };
                 self.held.decide(Command::CallTool { asked, idempotent: true })?;
                 to_start.push(call);
             } else {
@@ -123,12 +124,8 @@ impl Drive<'_> {
             return Ok(None);
         }
         let (child, requested) = self.child(index, &call_id, colleague, arguments).await;
-        let handed = HandedOff {
-            call_id,
-            child_run_id: child,
-            agent: requested.agent.clone(),
-            task: requested.prompt.clone(),
-        };
+        let handed =
+            HandedOff { call_id, child_run_id: child, agent: requested.agent.clone(), task: requested.prompt.clone() };
         self.held.decide(Command::HandOff(handed))?;
         Ok(Some((child, requested)))
     }

@@ -65,7 +65,9 @@ impl Turn {
         let bytes = match self {
             Self::User(texts) => texts.iter().map(text_bytes).sum(),
             Self::Assistant(blocks) => blocks.iter().map(block_bytes).sum(),
-            Self::Tools(results) => results.iter().map(|r| text_bytes(&r.output) + r.call_id.len() + r.tool.len()).sum(),
+            Self::Tools(results) => {
+                results.iter().map(|r| text_bytes(&r.output) + r.call_id.len() + r.tool.len()).sum()
+            }
         };
         estimate_bytes(bytes) + TURN_OVERHEAD_TOKENS
     }
@@ -117,7 +119,8 @@ pub fn fit(turns: &[Turn], fixed: u64, room: u64) -> Result<Fitted, DoesNotFit> 
 const NOTICE_BYTES: usize = 160;
 
 fn with_notice(task: &Turn, dropped: u32) -> Turn {
-    let notice = format!("[{dropped} earlier messages of this conversation were left out because the model's window is full.]");
+    let notice =
+        format!("[{dropped} earlier messages of this conversation were left out because the model's window is full.]");
     match task {
         Turn::User(texts) => Turn::User(texts.iter().cloned().chain([Text::Inline(notice)]).collect()),
         other => other.clone(),
@@ -137,7 +140,8 @@ mod tests {
     fn step(n: usize, bytes: usize) -> [Turn; 2] {
         let id = format!("call-{n}");
         let call = Block::ToolUse { id: id.clone(), name: "read".into(), input: serde_json::json!({}) };
-        let result = ToolResult { call_id: id, tool: "read".into(), outcome: ToolOutcome::Ok, output: "x".repeat(bytes).into() };
+        let result =
+            ToolResult { call_id: id, tool: "read".into(), outcome: ToolOutcome::Ok, output: "x".repeat(bytes).into() };
         [Turn::Assistant(vec![call]), Turn::Tools(vec![result])]
     }
 

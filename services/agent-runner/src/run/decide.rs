@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use schemas::{
     EventId, RunEvent, Text,
     event::{
-        ChildEnded, CodeCommitted, ContextLoaded, Failed, FailReason, FileChanged, Finished, HandedOff, Killed,
-        Cancelled, MessageReceived, MessageSent, ModelCalled, ModelFailed, ModelReplied, Resumed, ResumeCause,
-        SignalTaken, Started, ToolCalled, ToolOutcome, ToolReturned, WaitReason, Waiting, WorktreeSaved, Footer,
+        Cancelled, ChildEnded, CodeCommitted, ContextLoaded, FailReason, Failed, FileChanged, Finished, Footer,
+        HandedOff, Killed, MessageReceived, MessageSent, ModelCalled, ModelFailed, ModelReplied, ResumeCause, Resumed,
+        SignalTaken, Started, ToolCalled, ToolOutcome, ToolReturned, WaitReason, Waiting, WorktreeSaved,
     },
     signal::{ByWhom, Message},
 };

@@ -49,16 +49,25 @@ impl Default for Limits {
 pub fn broken(state: &RunState, limits: &Limits) -> Option<(FailReason, String)> {
     let tokens = state.totals().usage.total();
     if state.takeovers() > limits.max_takeovers {
-        return Some((FailReason::Attempts, format!("taken over {} times, {} allowed", state.takeovers(), limits.max_takeovers)));
+        return Some((
+            FailReason::Attempts,
+            format!("taken over {} times, {} allowed", state.takeovers(), limits.max_takeovers),
+        ));
     }
     if state.journal_bytes() > limits.max_journal_bytes {
-        return Some((FailReason::JournalFull, format!("the journal holds {} bytes, {} allowed", state.journal_bytes(), limits.max_journal_bytes)));
+        return Some((
+            FailReason::JournalFull,
+            format!("the journal holds {} bytes, {} allowed", state.journal_bytes(), limits.max_journal_bytes),
+        ));
     }
     if tokens > limits.max_tokens {
         return Some((FailReason::Tokens, format!("{tokens} tokens used, {} allowed", limits.max_tokens)));
     }
     if state.same_steps() >= limits.max_same_step {
-        return Some((FailReason::NoProgress, format!("{} steps in a row made the same calls with the same results", state.same_steps())));
+        return Some((
+            FailReason::NoProgress,
+            format!("{} steps in a row made the same calls with the same results", state.same_steps()),
+        ));
     }
     None
 }
@@ -66,10 +75,16 @@ pub fn broken(state: &RunState, limits: &Limits) -> Option<(FailReason, String)>
 /// Why a handoff to `agent` with `task` may not happen.
 pub fn refuses_handoff(state: &RunState, limits: &Limits, agent: &str, task: &str) -> Option<(FailReason, String)> {
     if state.request().depth >= limits.max_depth {
-        return Some((FailReason::Handoffs, format!("handoffs are {} deep, {} allowed", state.request().depth, limits.max_depth)));
+        return Some((
+            FailReason::Handoffs,
+            format!("handoffs are {} deep, {} allowed", state.request().depth, limits.max_depth),
+        ));
     }
     if state.handoffs() >= limits.max_handoffs {
-        return Some((FailReason::Handoffs, format!("{} handoffs in this run, {} allowed", state.handoffs(), limits.max_handoffs)));
+        return Some((
+            FailReason::Handoffs,
+            format!("{} handoffs in this run, {} allowed", state.handoffs(), limits.max_handoffs),
+        ));
     }
     let same = state.same_handoffs(agent, task);
     if same >= limits.max_same_handoff {

@@ -133,14 +133,18 @@ fn after_reply(state: &RunState, limits: &Limits) -> Action {
     if state.answered() && !state.has_mail() {
         return match state.last_stop() {
             Some(StopReason::Refusal) => Action::Fail(FailReason::Refusal, "the model declined to answer".to_owned()),
-            Some(StopReason::MaxTokens) if state.answer().is_empty() => {
-                Action::Fail(FailReason::Model, "the answer was cut before its first word: raise max_output_tokens".to_owned())
-            }
+            Some(StopReason::MaxTokens) if state.answer().is_empty() => Action::Fail(
+                FailReason::Model,
+                "the answer was cut before its first word: raise max_output_tokens".to_owned(),
+            ),
             _ => Action::Finish,
         };
     }
     if state.step() >= limits.max_steps {
-        return Action::Fail(FailReason::Steps, format!("{} model calls made, {} allowed", state.step(), limits.max_steps));
+        return Action::Fail(
+            FailReason::Steps,
+            format!("{} model calls made, {} allowed", state.step(), limits.max_steps),
+        );
     }
     Action::CallModel { step: state.step() + 1, attempt: 1, wait_ms: 0 }
 }

@@ -156,7 +156,11 @@ impl RunState {
                 _ => refuse("the run has ended"),
             };
         }
-        if self.phase != Phase::Held && !event.opens_epoch() && !event.is_end() && !matches!(event, RunEvent::Unknown(_) | RunEvent::MessageSent(_)) {
+        if self.phase != Phase::Held
+            && !event.opens_epoch()
+            && !event.is_end()
+            && !matches!(event, RunEvent::Unknown(_) | RunEvent::MessageSent(_))
+        {
             return refuse("nobody holds the run");
         }
         match event {
@@ -366,7 +370,8 @@ fn fingerprint(asked: &[Block], results: &[ToolResult]) -> String {
             _ => None,
         })
         .collect();
-    let outputs: Vec<_> = results.iter().map(|r| serde_json::json!([format!("{:?}", r.outcome), r.output.preview()])).collect();
+    let outputs: Vec<_> =
+        results.iter().map(|r| serde_json::json!([format!("{:?}", r.outcome), r.output.preview()])).collect();
     serde_json::json!([calls, outputs]).to_string()
 }
 

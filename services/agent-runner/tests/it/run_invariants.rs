@@ -84,7 +84,8 @@ fn command() -> impl Strategy<Value = Command> {
             task: "look".into()
         })),
         (call, "[xyz]").prop_map(|(call_id, signal)| Command::EndChild(EventId::new(signal), ended(&call_id))),
-        "[xyz]".prop_map(|signal| Command::Hear(EventId::new(signal), Message { from: "ada".into(), text: "hi".into() })),
+        "[xyz]"
+            .prop_map(|signal| Command::Hear(EventId::new(signal), Message { from: "ada".into(), text: "hi".into() })),
         "[xyz]".prop_map(|signal| Command::Note(EventId::new(signal), "deadline".into())),
         prop_oneof![Just(WaitReason::Child), Just(WaitReason::Pause)].prop_map(|reason| Command::Wait(reason, None)),
         prop_oneof![
@@ -97,8 +98,10 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn reply(step: u32, calls: &[String]) -> ModelReplied {
-    let content =
-        calls.iter().map(|id| Block::ToolUse { id: id.clone(), name: "t".into(), input: serde_json::json!({}) }).collect();
+    let content = calls
+        .iter()
+        .map(|id| Block::ToolUse { id: id.clone(), name: "t".into(), input: serde_json::json!({}) })
+        .collect();
     let stop = if calls.is_empty() { StopReason::EndTurn } else { StopReason::ToolUse };
     let usage = Usage { input_tokens: 1, output_tokens: 1, ..Usage::default() };
     ModelReplied { step, model: "m".into(), content, stop, usage, cost: Some(MicroUsd(1)), millis: 1 }
@@ -241,7 +244,14 @@ fn a_lost_tool_call_is_recovered_and_never_run_twice_unless_idempotent() {
 #[test]
 fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
     let failed = |attempt, class, retry_after_ms| {
-        Command::ModelFail(ModelFailed { step: 1, attempt, class, status: Some(429), message: "slow".into(), retry_after_ms })
+        Command::ModelFail(ModelFailed {
+            step: 1,
+            attempt,
+            class,
+            status: Some(429),
+            message: "slow".into(),
+            retry_after_ms,
+        })
     };
     let called = after(&held(), call(1, 1));
     let limited = after(&called, failed(1, ModelErrorClass::RateLimited, Some(7_000)));

@@ -2,7 +2,8 @@
 //! crashes at any point, signals of any kind, failing models, lost tools, children.
 
 use agent_runner::run::{
-    Action, Command, End, Limits, Phase, RunState, decide, decide::Returned, limits, next, next::Asked, state::OpenModelCall,
+    Action, Command, End, Limits, Phase, RunState, decide, decide::Returned, limits, next, next::Asked,
+    state::OpenModelCall,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -225,7 +226,15 @@ impl Play {
         let stop = if content.is_empty() { StopReason::EndTurn } else { StopReason::ToolUse };
         let usage = Usage { input_tokens: 1, output_tokens: 1, ..Usage::default() };
         let model = "m".into();
-        self.decide(Command::Reply(ModelReplied { step, model, content, stop, usage, cost: Some(MicroUsd(1)), millis: 1 }));
+        self.decide(Command::Reply(ModelReplied {
+            step,
+            model,
+            content,
+            stop,
+            usage,
+            cost: Some(MicroUsd(1)),
+            millis: 1,
+        }));
     }
 
     fn call_tools(&mut self, asked: Vec<Asked>) {
@@ -246,12 +255,13 @@ impl Play {
     }
 
     fn return_tool(&mut self, call_id: &str, outcome: ToolOutcome, what: u8) {
-        let result = ToolReturned { call_id: call_id.to_owned(), outcome, output: format!("out {what}").into(), millis: 1 };
+        let result =
+            ToolReturned { call_id: call_id.to_owned(), outcome, output: format!("out {what}").into(), millis: 1 };
         self.decide(Command::ReturnTool(Box::new(Returned { result, changes: vec![], saved: None, committed: None })));
     }
 
     /// Nothing more happens to the run than what it asks for, and its children end.
-    fn to_the_end(&mut self) {
+    fn play_to_the_end(&mut self) {
         for n in 0..500_u32 {
             if self.ended() {
                 return;
@@ -276,7 +286,7 @@ proptest! {
         for what in &what {
             play.happen(what);
         }
-        play.to_the_end();
+        play.play_to_the_end();
         let mut replayed = RunState::begin(play.live.run_id(), 1, now(), &play.journal[0]).unwrap();
         for (n, decision) in play.journal.iter().enumerate() {
             replayed.apply_message(n as u64 + 1, 10, decision).unwrap();

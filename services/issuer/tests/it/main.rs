@@ -1,10 +1,5 @@
 //! The issuer through its public `run`, on a real nats-server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::{Duration, Instant};
 
@@ -39,10 +34,7 @@ impl Fixture {
             key_file: bus.identity().bearer_key_file(),
             max_lifetime: DEFAULT_MAX_LIFETIME,
         };
-        let deps = Deps {
-            client: bus.connect(Service::Issuer).await,
-            now: kit::clock::now,
-        };
+        let deps = Deps { client: bus.connect(Service::Issuer).await, now: kit::clock::now };
         let context = Context::new("issuer");
         context.spawn_vital("issuer", issuer::run(config, deps, context.clone()));
         is_ready(&context).await;
@@ -83,10 +75,7 @@ fn request() -> MintRequest {
 async fn ask<T: DeserializeOwned>(client: &Client, operation: &str, body: &Value) -> Answer<T> {
     let subject = format!("swarm.ask.issuer.{operation}");
     let reply = client.request(subject, body.to_string().into());
-    let reply = tokio::time::timeout(PATIENCE, reply)
-        .await
-        .unwrap()
-        .unwrap();
+    let reply = tokio::time::timeout(PATIENCE, reply).await.unwrap().unwrap();
     serde_json::from_slice(&reply.payload).unwrap()
 }
 
@@ -104,17 +93,10 @@ async fn what_it_mints_verifies_with_the_keys_it_publishes() {
 
     let proxy = fixture.bus.connect(Service::BudgetProxy).await;
     let keys: Answer<KeysReply> = ask(&proxy, "keys", &json!({})).await;
-    let keys: Vec<PublicKey> = keys
-        .into_result()
-        .unwrap()
-        .keys
-        .into_iter()
-        .map(|jwk| PublicKey::try_from(jwk).unwrap())
-        .collect();
+    let keys: Vec<PublicKey> =
+        keys.into_result().unwrap().keys.into_iter().map(|jwk| PublicKey::try_from(jwk).unwrap()).collect();
     let verifier = Verifier::new(project(), &keys).unwrap();
-    let claims = verifier
-        .verify(&minted.token, Audience::BudgetProxy, kit::clock::now())
-        .unwrap();
+    let claims = verifier.verify(&minted.token, Audience::BudgetProxy, kit::clock::now()).unwrap();
     assert_eq!(claims.run_id, request().run_id);
     assert_eq!(claims.epoch, 12);
     assert_eq!(claims.expires_at, minted.expires_at.as_second());
@@ -149,22 +131,10 @@ async fn bad_requests_get_typed_errors() {
     agent["agent"] = json!("../root");
     assert_eq!(code(&runner, "mint", &agent).await, AskCode::Malformed);
 
-    let past = MintRequest {
-        deadline: Timestamp::UNIX_EPOCH,
-        ..request()
-    };
-    assert_eq!(
-        code(&runner, "mint", &json!(past)).await,
-        AskCode::DeadlinePassed
-    );
-    let never = MintRequest {
-        deadline: kit::clock::now() + SignedDuration::from_hours(24 * 365),
-        ..request()
-    };
-    assert_eq!(
-        code(&runner, "mint", &json!(never)).await,
-        AskCode::DeadlineTooFar
-    );
+    let past = MintRequest { deadline: Timestamp::UNIX_EPOCH, ..request() };
+    assert_eq!(code(&runner, "mint", &json!(past)).await, AskCode::DeadlinePassed);
+    let never = MintRequest { deadline: kit::clock::now() + SignedDuration::from_hours(24 * 365), ..request() };
+    assert_eq!(code(&runner, "mint", &json!(never)).await, AskCode::DeadlineTooFar);
 
     // It still serves.
     let minted: Answer<MintReply> = ask(&runner, "mint", &json!(request())).await;
@@ -187,16 +157,10 @@ async fn nobody_but_the_holder_of_runs_may_have_a_bearer_minted() {
         let body = json!(request()).to_string();
         let asked = client.send_request(
             "swarm.ask.issuer.mint",
-            async_nats::Request::new()
-                .payload(body.into())
-                .timeout(Some(Duration::from_millis(300))),
+            async_nats::Request::new().payload(body.into()).timeout(Some(Duration::from_millis(300))),
         );
         let refused = asked.await.unwrap_err();
-        assert_eq!(
-            refused.kind(),
-            RequestErrorKind::TimedOut,
-            "{service}: {refused}"
-        );
+        assert_eq!(refused.kind(), RequestErrorKind::TimedOut, "{service}: {refused}");
     }
     let log = std::fs::read_to_string(fixture.bus.folder().join("nats/nats-server.log")).unwrap();
     for service in others {
@@ -228,8 +192,5 @@ async fn minting_is_fast() {
     took.sort();
     let p50 = took[SAMPLES / 2];
     // Others share this machine and its cores: the best quarter shows what the service itself takes.
-    assert!(
-        took[SAMPLES / 4] <= P50,
-        "a quarter of the mints took over {P50:?}; p50 {p50:?}"
-    );
+    assert!(took[SAMPLES / 4] <= P50, "a quarter of the mints took over {P50:?}; p50 {p50:?}");
 }

@@ -43,9 +43,7 @@ impl Info {
             size,
             chunks,
             digest: digest.map(|digest| format!("SHA-256={}", BASE64URL.encode(&digest))),
-            options: Some(Options {
-                max_chunk_size: Some(CHUNK_BYTES),
-            }),
+            options: Some(Options { max_chunk_size: Some(CHUNK_BYTES) }),
             modified: Some(now),
             deleted: false,
         }

@@ -24,14 +24,8 @@ impl Blobs {
     /// Gives how many.
     ///
     /// `before` must lie some hours back, so that whoever put a blob has named it. Needs the right to purge.
-    pub async fn sweep(
-        &self,
-        named: &HashSet<String>,
-        before: Timestamp,
-    ) -> Result<u64, BlobError> {
-        self.sweep_all(named, before)
-            .await
-            .map_err(BlobError::Sweep)
+    pub async fn sweep(&self, named: &HashSet<String>, before: Timestamp) -> Result<u64, BlobError> {
+        self.sweep_all(named, before).await.map_err(BlobError::Sweep)
     }
 
     async fn sweep_all(&self, named: &HashSet<String>, before: Timestamp) -> Result<u64, Source> {
@@ -46,8 +40,7 @@ impl Blobs {
                 continue;
             }
             // The name first: without it nobody begins to read the chunks. One that was renewed meanwhile stays.
-            self.purge(&meta_subject(name), Some(found.sequence))
-                .await?;
+            self.purge(&meta_subject(name), Some(found.sequence)).await?;
             if let Some((renewed, _)) = self.info_from_leader(name).await? {
                 nuids.insert(renewed.nuid);
             } else {
@@ -70,11 +63,7 @@ impl Blobs {
             let page = self.bus.scan(STREAM, &metas(), from).await?;
             for message in page.messages {
                 let info = serde_json::from_slice(&message.body)?;
-                infos.push(Found {
-                    info,
-                    stored: message.time,
-                    sequence: message.sequence,
-                });
+                infos.push(Found { info, stored: message.time, sequence: message.sequence });
             }
             match page.next {
                 Some(next) => from = next,

@@ -120,13 +120,9 @@ pub(super) async fn options(
 ) -> Result<ConnectOptions, ConnectError> {
     let options = match &config.creds {
         None => ConnectOptions::new(),
-        Some(path) => ConnectOptions::with_credentials_file(path)
-            .await
-            .map_err(|source| ConnectError::Credentials {
-                service: config.service.clone(),
-                path: path.clone(),
-                source,
-            })?,
+        Some(path) => ConnectOptions::with_credentials_file(path).await.map_err(|source| {
+            ConnectError::Credentials { service: config.service.clone(), path: path.clone(), source }
+        })?,
     };
     let service = config.service.clone();
     Ok(options
@@ -145,9 +141,7 @@ pub(super) async fn options(
 
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-    let longest = RECONNECT_FIRST
-        .saturating_mul(2_u32.saturating_pow(doublings))
-        .min(RECONNECT_AT_MOST);
+    let longest = RECONNECT_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_AT_MOST);
     // Half of it is random, so that services do not return in step.
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }
@@ -181,11 +175,7 @@ fn note(
             refusals.send_replace(Some(text.clone()));
         }
         Event::SlowConsumer(subscription) => {
-            tracing::warn!(
-                service,
-                subscription,
-                "messages of a subscription were dropped: it is read too slowly"
-            );
+            tracing::warn!(service, subscription, "messages of a subscription were dropped: it is read too slowly");
         }
         Event::ServerError(_) | Event::ClientError(_) => {
             tracing::warn!(service, %event, "trouble on the bus");
@@ -200,31 +190,21 @@ pub(super) fn failure(config: &BusConfig, source: async_nats::ConnectError) -> C
     let urls = config.urls.join(", ");
     match source.kind() {
         ConnectErrorKind::ServerParse => ConnectError::Address { urls, source },
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            ConnectError::Unauthorized {
-                urls,
-                service: config.service.clone(),
-                with_creds: config.creds.is_some(),
-                source,
-            }
-        }
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => ConnectError::Unauthorized {
+            urls,
+            service: config.service.clone(),
+            with_creds: config.creds.is_some(),
+            source,
+        },
         _ => ConnectError::Unreachable { urls, source },
     }
 }
 
 pub(super) fn check_version(config: &BusConfig, version: &str) -> Result<(), ConnectError> {
-    let mut numbers = version
-        .split(['.', '-'])
-        .map(|part| part.parse::<u64>().unwrap_or_default());
-    let found = (
-        numbers.next().unwrap_or_default(),
-        numbers.next().unwrap_or_default(),
-    );
+    let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or_default());
+    let found = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     if found < OLDEST_SERVER {
-        return Err(ConnectError::ServerTooOld {
-            urls: config.urls.join(", "),
-            found: version.to_owned(),
-        });
+        return Err(ConnectError::ServerTooOld { urls: config.urls.join(", "), found: version.to_owned() });
     }
     Ok(())
 }

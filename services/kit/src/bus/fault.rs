@@ -46,10 +46,7 @@ pub(super) struct ApiError {
 
 impl From<ApiError> for Fault {
     fn from(error: ApiError) -> Self {
-        Self::Api {
-            code: error.err_code,
-            description: error.description,
-        }
+        Self::Api { code: error.err_code, description: error.description }
     }
 }
 
@@ -100,10 +97,7 @@ mod tests {
 
     #[test]
     fn a_full_stream_is_told_from_other_failures_of_the_store() {
-        let full = |description: &str| Fault::Api {
-            code: code::STORE_FAILED,
-            description: description.to_owned(),
-        };
+        let full = |description: &str| Fault::Api { code: code::STORE_FAILED, description: description.to_owned() };
         assert!(full("maximum bytes exceeded").is_full());
         assert!(!full("write error").is_full());
     }

@@ -45,9 +45,7 @@ impl Bus {
         let mut attempt = 1;
         loop {
             match self.try_page(stream, filter, from).await {
-                Err(Fault::Silent | Fault::Garbled(_) | Fault::NoStream { .. })
-                    if attempt < ATTEMPTS =>
-                {
+                Err(Fault::Silent | Fault::Garbled(_) | Fault::NoStream { .. }) if attempt < ATTEMPTS => {
                     attempt += 1;
                 }
                 result => return result,
@@ -67,26 +65,15 @@ impl Bus {
             "max_bytes": PAGE_BYTES,
         });
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let sent =
-            self.client()
-                .publish_with_reply(subject.clone(), inbox, request.to_string().into());
+        let sent = self.client().publish_with_reply(subject.clone(), inbox, request.to_string().into());
         sent.await.map_err(|_| Fault::Disconnected)?;
-        let mut page = Page {
-            messages: Vec::new(),
-            last_sequence: 0,
-            more: false,
-        };
+        let mut page = Page { messages: Vec::new(), last_sequence: 0, more: false };
         while self.take(&subject, &mut answers, &mut page).await? {}
         Ok(page)
     }
 
     /// Takes one more answer into the page; false when it was the last.
-    async fn take(
-        &self,
-        subject: &str,
-        answers: &mut Subscriber,
-        page: &mut Page,
-    ) -> Result<bool, Fault> {
+    async fn take(&self, subject: &str, answers: &mut Subscriber, page: &mut Page) -> Result<bool, Fault> {
         let Ok(Some(answer)) = tokio::time::timeout(REQUEST_WITHIN, answers.next()).await else {
             return Err(self.silence(subject).await);
         };
@@ -97,8 +84,8 @@ impl Bus {
                 if number(&answer, "Nats-Last-Sequence") != Some(page.last_sequence) {
                     return Err(Fault::Garbled("an answer with a hole".to_owned()));
                 }
-                page.last_sequence = sequence
-                    .ok_or_else(|| Fault::Garbled("a message without a sequence".to_owned()))?;
+                page.last_sequence =
+                    sequence.ok_or_else(|| Fault::Garbled("a message without a sequence".to_owned()))?;
                 page.messages.push(answer);
                 Ok(true)
             }
@@ -111,9 +98,9 @@ impl Bus {
                 Ok(false)
             }
             Some(404) => Ok(false),
-            Some(status) if status == StatusCode::NO_RESPONDERS.as_u16() => Err(Fault::NoStream {
-                subject: subject.to_owned(),
-            }),
+            Some(status) if status == StatusCode::NO_RESPONDERS.as_u16() => {
+                Err(Fault::NoStream { subject: subject.to_owned() })
+            }
             Some(status) => {
                 let description = answer.description.unwrap_or_default();
                 Err(Fault::Garbled(format!("{status} {description}")))
@@ -131,10 +118,7 @@ impl Bus {
                 let own = |name| Some(answer.headers.as_ref()?.get_last(name)?.as_str());
                 let time = own("Nats-Time-Stamp").and_then(|time| time.parse().ok());
                 let lacks = || Fault::Garbled("a message without a time".to_owned());
-                Ok(Some(Last {
-                    time: time.ok_or_else(lacks)?,
-                    body: answer.payload,
-                }))
+                Ok(Some(Last { time: time.ok_or_else(lacks)?, body: answer.payload }))
             }
             Some(404) => Ok(None),
             Some(status) => Err(Fault::Garbled(format!("status {status}"))),
@@ -142,11 +126,7 @@ impl Bus {
     }
 
     /// One message, as the stream's leader has it.
-    pub(crate) async fn leader_get(
-        &self,
-        stream: &str,
-        request: &Value,
-    ) -> Result<Option<RawMessage>, Fault> {
+    pub(crate) async fn leader_get(&self, stream: &str, request: &Value) -> Result<Option<RawMessage>, Fault> {
         #[derive(Deserialize)]
         struct Answer {
             message: Option<RawMessage>,
@@ -154,8 +134,7 @@ impl Bus {
         }
         let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
         let answer = self.ask(&subject, None, request.to_string().into()).await?;
-        let answer: Answer =
-            serde_json::from_slice(&answer).map_err(|error| Fault::Garbled(error.to_string()))?;
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| Fault::Garbled(error.to_string()))?;
         match answer.error.map(Fault::from) {
             None => Ok(answer.message),
             Some(fault) if fault.code() == Some(code::MESSAGE_NOT_FOUND) => Ok(None),

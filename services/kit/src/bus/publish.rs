@@ -116,16 +116,10 @@ impl Bus {
         if outgoing.is_journal() {
             return Err(PublishError::Journal { subject });
         }
-        let headers = outgoing.headers().map_err(|source| PublishError::Encode {
-            subject: subject.clone(),
-            source,
-        })?;
+        let headers = outgoing.headers().map_err(|source| PublishError::Encode { subject: subject.clone(), source })?;
         let mut attempt = 1;
         loop {
-            match self
-                .publish_once(&subject, headers.clone(), outgoing.body.clone())
-                .await
-            {
+            match self.publish_once(&subject, headers.clone(), outgoing.body.clone()).await {
                 Ok(ack) => return Ok(ack.sequence),
                 Err(Fault::Silent | Fault::NoStream { .. }) if attempt < ATTEMPTS => attempt += 1,
                 Err(fault) => return Err(publish_error(subject, fault)),
@@ -134,23 +128,13 @@ impl Bus {
     }
 
     /// One publish and its ack.
-    pub(crate) async fn publish_once(
-        &self,
-        subject: &str,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Ack, Fault> {
+    pub(crate) async fn publish_once(&self, subject: &str, headers: HeaderMap, body: Bytes) -> Result<Ack, Fault> {
         let answer = self.ask(subject, Some(headers), body).await?;
         parse(&answer)
     }
 
     /// One request of whatever kind and its answer's body, bounded in time also while the bus is away.
-    pub(crate) async fn ask(
-        &self,
-        subject: &str,
-        headers: Option<HeaderMap>,
-        body: Bytes,
-    ) -> Result<Bytes, Fault> {
+    pub(crate) async fn ask(&self, subject: &str, headers: Option<HeaderMap>, body: Bytes) -> Result<Bytes, Fault> {
         let answer = self.ask_message(subject, headers, body).await?;
         Ok(answer.payload)
     }
@@ -192,9 +176,7 @@ impl Bus {
             }
         };
         answer.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => Fault::NoStream {
-                subject: subject.to_owned(),
-            },
+            RequestErrorKind::NoResponders => Fault::NoStream { subject: subject.to_owned() },
             RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge { bytes, limit },
             RequestErrorKind::InvalidSubject => Fault::Garbled(error.to_string()),
             _ => Fault::Silent,
@@ -211,17 +193,14 @@ impl Bus {
         if self.is_connected() {
             return Ok(());
         }
-        tokio::time::timeout(REQUEST_WITHIN, self.connected())
-            .await
-            .map_err(|_| Fault::Disconnected)
+        tokio::time::timeout(REQUEST_WITHIN, self.connected()).await.map_err(|_| Fault::Disconnected)
     }
 
     /// Returns once the server has said that it refuses `subject`, to publish there or to subscribe.
     async fn refused(&self, subject: &str) {
         let quoted = format!("\"{subject}\"");
         let mut refusals = self.shared.refusals.clone();
-        let of_subject =
-            |text: &Option<String>| text.as_deref().is_some_and(|text| text.contains(&quoted));
+        let of_subject = |text: &Option<String>| text.as_deref().is_some_and(|text| text.contains(&quoted));
         if refusals.wait_for(of_subject).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -236,22 +215,15 @@ impl Bus {
     }
 
     fn forbidden(&self, subject: &str) -> Fault {
-        Fault::Forbidden {
-            subject: subject.to_owned(),
-            service: self.service().to_owned(),
-        }
+        Fault::Forbidden { subject: subject.to_owned(), service: self.service().to_owned() }
     }
 }
 
 fn parse(answer: &[u8]) -> Result<Ack, Fault> {
-    let answer: Answer =
-        serde_json::from_slice(answer).map_err(|error| Fault::Garbled(error.to_string()))?;
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| Fault::Garbled(error.to_string()))?;
     match answer.error {
         Some(error) => Err(error.into()),
-        None => Ok(Ack {
-            sequence: answer.seq,
-            duplicate: answer.duplicate,
-        }),
+        None => Ok(Ack { sequence: answer.seq, duplicate: answer.duplicate }),
     }
 }
 
@@ -260,16 +232,9 @@ fn publish_error(subject: String, fault: Fault) -> PublishError {
         return PublishError::StreamFull { subject };
     }
     match fault {
-        Fault::TooLarge { bytes, limit } => PublishError::TooLarge {
-            subject,
-            bytes,
-            limit,
-        },
+        Fault::TooLarge { bytes, limit } => PublishError::TooLarge { subject, bytes, limit },
         Fault::Forbidden { .. } => PublishError::Forbidden { subject },
-        fault => PublishError::Unavailable {
-            subject,
-            source: Box::new(fault),
-        },
+        fault => PublishError::Unavailable { subject, source: Box::new(fault) },
     }
 }
 
@@ -281,13 +246,7 @@ mod tests {
     #[test]
     fn an_ack_is_read() {
         let ack = parse(br#"{"stream":"SWARM","seq":7,"duplicate":true}"#).unwrap();
-        assert_eq!(
-            ack,
-            Ack {
-                sequence: 7,
-                duplicate: true
-            }
-        );
+        assert_eq!(ack, Ack { sequence: 7, duplicate: true });
     }
 
     #[test]

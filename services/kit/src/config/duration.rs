@@ -19,9 +19,7 @@ impl FromStr for Seconds {
             return Ok(Self(Duration::from_secs(seconds)));
         }
         let signed: jiff::SignedDuration = text.parse().map_err(|_| InvalidDuration)?;
-        Duration::try_from(signed)
-            .map(Self)
-            .map_err(|_| InvalidDuration)
+        Duration::try_from(signed).map(Self).map_err(|_| InvalidDuration)
     }
 }
 

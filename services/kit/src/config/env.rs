@@ -22,19 +22,14 @@ impl Env {
 
     /// The value of a variable. An empty one counts as not set, which is what `NAME= command` means to people.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Variables with our prefix that are not in `known`, each with the name that was probably meant.
     pub(super) fn unknown(&self, known: &BTreeSet<String>) -> Vec<(String, Option<String>)> {
         let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
         let unknown = ours.filter(|name| !known.contains(*name));
-        unknown
-            .map(|name| (name.clone(), nearest(name, known)))
-            .collect()
+        unknown.map(|name| (name.clone(), nearest(name, known))).collect()
     }
 }
 
@@ -47,21 +42,12 @@ impl std::fmt::Debug for Env {
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 
 fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
-    let distances = known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known));
-    let (_, known) = distances
-        .filter(|(distance, _)| *distance <= MAX_TYPO_DISTANCE)
-        .min()?;
+    let distances = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let (_, known) = distances.filter(|(distance, _)| *distance <= MAX_TYPO_DISTANCE).min()?;
     Some(known.clone())
 }

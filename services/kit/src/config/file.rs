@@ -68,20 +68,14 @@ pub enum InvalidFile {
 impl FileValues {
     /// Reads `path`; a file that does not exist has no values.
     pub fn load(path: &Path) -> Result<Self, InvalidFile> {
-        let read = |source| InvalidFile::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| InvalidFile::Read { path: path.to_owned(), source };
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
             Err(error) => return Err(read(error)),
             Ok(meta) if meta.len() > MAX_FILE_BYTES => {
-                return Err(InvalidFile::TooLarge {
-                    path: path.to_owned(),
-                    bytes: meta.len(),
-                });
+                return Err(InvalidFile::TooLarge { path: path.to_owned(), bytes: meta.len() });
             }
             Ok(_) => {}
         }
@@ -90,12 +84,7 @@ impl FileValues {
 
     /// Parses `text`; `path` is only for messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, InvalidFile> {
-        let mut flat = Flattener {
-            path,
-            prefix: Vec::new(),
-            key: None,
-            values: BTreeMap::new(),
-        };
+        let mut flat = Flattener { path, prefix: Vec::new(), key: None, values: BTreeMap::new() };
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| InvalidFile::Syntax {
                 place: place(path, error.marker().line(), error.marker().col()),
@@ -139,10 +128,7 @@ impl Flattener<'_> {
                 Ok(())
             }
             Event::Scalar(text, ..) if self.prefix.is_empty() && text.trim().is_empty() => Ok(()),
-            Event::Scalar(..) if self.prefix.is_empty() => Err(InvalidFile::Shape {
-                place,
-                found: "a single value",
-            }),
+            Event::Scalar(..) if self.prefix.is_empty() => Err(InvalidFile::Shape { place, found: "a single value" }),
             Event::Scalar(text, ..) => match self.key.take() {
                 None => {
                     self.key = Some(text.into_owned());
@@ -150,32 +136,18 @@ impl Flattener<'_> {
                 }
                 Some(key) => self.insert(&key, text.into_owned(), place),
             },
-            Event::SequenceStart(..) => Err(InvalidFile::Shape {
-                place,
-                found: "a list",
-            }),
-            Event::Alias(_) => Err(InvalidFile::Shape {
-                place,
-                found: "an alias",
-            }),
+            Event::SequenceStart(..) => Err(InvalidFile::Shape { place, found: "a list" }),
+            Event::Alias(_) => Err(InvalidFile::Shape { place, found: "an alias" }),
             _ => Ok(()),
         }
     }
 
     fn insert(&mut self, key: &str, value: String, place: String) -> Result<(), InvalidFile> {
-        let parts = self
-            .prefix
-            .iter()
-            .map(String::as_str)
-            .filter(|part| !part.is_empty());
+        let parts = self.prefix.iter().map(String::as_str).filter(|part| !part.is_empty());
         let name = parts.chain([key]).collect::<Vec<_>>().join("_");
         let name = name.to_ascii_uppercase().replace('-', "_");
         if let Some((_, first)) = self.values.get(&name) {
-            return Err(InvalidFile::Twice {
-                place,
-                name,
-                first: first.clone(),
-            });
+            return Err(InvalidFile::Twice { place, name, first: first.clone() });
         }
         self.values.insert(name, (value, place));
         Ok(())

@@ -55,21 +55,12 @@ pub(super) fn judge<E: Classified + 'static>(outcome: Result<Fate, E>, attempt: 
         }
         ErrorClass::Transient => {
             let delay = backoff(attempt);
-            tracing::warn!(
-                code,
-                reason,
-                attempt,
-                ?delay,
-                "a message can not be handled now"
-            );
+            tracing::warn!(code, reason, attempt, ?delay, "a message can not be handled now");
             Verdict::Later(delay)
         }
         ErrorClass::Broken => {
             tracing::error!(code, reason, "a message can not be handled and is parked");
-            Verdict::Park {
-                code: code.to_owned(),
-                reason,
-            }
+            Verdict::Park { code: code.to_owned(), reason }
         }
     }
 }
@@ -78,9 +69,7 @@ pub(super) fn judge<E: Classified + 'static>(outcome: Result<Fate, E>, attempt: 
 /// not come back together.
 pub fn backoff(attempt: u64) -> Duration {
     let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-    let longest = FIRST_BACKOFF
-        .saturating_mul(2_u32.saturating_pow(doublings))
-        .min(MAX_BACKOFF);
+    let longest = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_BACKOFF);
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }
 
@@ -118,16 +107,10 @@ mod tests {
     #[test]
     fn the_class_of_an_error_decides() {
         assert_eq!(judge(failure(ErrorClass::Refused), 1), Verdict::Ack);
-        assert!(matches!(
-            judge(failure(ErrorClass::Transient), 1),
-            Verdict::Later(_)
-        ));
+        assert!(matches!(judge(failure(ErrorClass::Transient), 1), Verdict::Later(_)));
         assert_eq!(
             judge(failure(ErrorClass::Broken), 1),
-            Verdict::Park {
-                code: "failure".to_owned(),
-                reason: "outer: inner".to_owned()
-            }
+            Verdict::Park { code: "failure".to_owned(), reason: "outer: inner".to_owned() }
         );
     }
 

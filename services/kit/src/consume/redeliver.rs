@@ -94,18 +94,14 @@ pub(crate) async fn ask(
     consumer: &str,
     sequence: u64,
 ) -> Result<Redelivered, RedeliverError> {
-    let subject =
-        subject(service, consumer).ok_or_else(|| RedeliverError::Name(consumer.to_owned()))?;
+    let subject = subject(service, consumer).ok_or_else(|| RedeliverError::Name(consumer.to_owned()))?;
     let silent = |fault: Fault| RedeliverError::Silent {
         service: service.to_owned(),
         consumer: consumer.to_owned(),
         source: Box::new(fault),
     };
     let request = json!(Request { sequence }).to_string();
-    let answer = bus
-        .ask(&subject, None, request.into())
-        .await
-        .map_err(silent)?;
+    let answer = bus.ask(&subject, None, request.into()).await.map_err(silent)?;
     serde_json::from_slice(&answer).map_err(|error| silent(Fault::Garbled(error.to_string())))
 }
 
@@ -123,10 +119,7 @@ where
     };
     let subscribed = client.queue_subscribe(subject, name.to_owned()).await;
     let Ok(mut requests) = subscribed else {
-        tracing::warn!(
-            consumer = name,
-            "parked messages can not be replayed: no subscription"
-        );
+        tracing::warn!(consumer = name, "parked messages can not be replayed: no subscription");
         return;
     };
     loop {
@@ -141,10 +134,7 @@ where
             () = shutdown.cancelled() => Redelivered::Later,
             redelivered = redeliver(&work, &request.payload) => redelivered,
         };
-        if let Err(error) = client
-            .publish(reply, json!(redelivered).to_string().into())
-            .await
-        {
+        if let Err(error) = client.publish(reply, json!(redelivered).to_string().into()).await {
             tracing::warn!(%error, "the answer to a replay was not sent");
         }
     }
@@ -165,10 +155,7 @@ where
         Ok(Some(found)) => found,
         Ok(None) => return broken("gone", "its stream no longer holds it"),
         Err(fault) => {
-            tracing::warn!(
-                error = chain(&fault),
-                "a message to be replayed can not be read now"
-            );
+            tracing::warn!(error = chain(&fault), "a message to be replayed can not be read now");
             return Redelivered::Later;
         }
     };
@@ -176,11 +163,7 @@ where
         Ok(stored) => stored,
         Err(error) => return broken(error.code(), &chain(&error)),
     };
-    let delivery = Delivery {
-        stored,
-        attempt: 1,
-        pending: 0,
-    };
+    let delivery = Delivery { stored, attempt: 1, pending: 0 };
     match work.judge(delivery).await {
         Verdict::Ack => Redelivered::Done,
         Verdict::Later(_) | Verdict::Abandon => Redelivered::Later,
@@ -189,8 +172,5 @@ where
 }
 
 fn broken(code: &str, reason: &str) -> Redelivered {
-    Redelivered::Broken {
-        code: code.to_owned(),
-        reason: reason.to_owned(),
-    }
+    Redelivered::Broken { code: code.to_owned(), reason: reason.to_owned() }
 }

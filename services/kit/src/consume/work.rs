@@ -50,21 +50,8 @@ pub(super) struct Work<H> {
 }
 
 impl<H> Work<H> {
-    pub(super) fn new(
-        bus: Bus,
-        consumer: Durable,
-        options: Options,
-        handler: H,
-        health: Option<Health>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            bus,
-            consumer,
-            options,
-            handler,
-            health,
-            hurry: CancellationToken::new(),
-        })
+    pub(super) fn new(bus: Bus, consumer: Durable, options: Options, handler: H, health: Option<Health>) -> Arc<Self> {
+        Arc::new(Self { bus, consumer, options, handler, health, hurry: CancellationToken::new() })
     }
 
     pub(super) fn bus(&self) -> &Bus {
@@ -101,24 +88,15 @@ where
                 let info = message.info().ok();
                 let delivery = Delivery {
                     stored,
-                    attempt: info
-                        .as_ref()
-                        .map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1)),
+                    attempt: info.as_ref().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1)),
                     pending: info.map_or(0, |info| info.pending),
                 };
                 self.attend(delivery, &mut lease).await
             }
             Err(error) => {
                 let reason = chain(&error);
-                tracing::error!(
-                    consumer = self.consumer.name,
-                    reason,
-                    "a message is not readable and is parked"
-                );
-                Verdict::Park {
-                    code: error.code().to_owned(),
-                    reason,
-                }
+                tracing::error!(consumer = self.consumer.name, reason, "a message is not readable and is parked");
+                Verdict::Park { code: error.code().to_owned(), reason }
             }
         };
         self.execute(verdict, message, &lease).await;
@@ -154,10 +132,7 @@ where
                     .or_else(|| panic.downcast_ref::<&str>().copied())
                     .unwrap_or("no reason was given");
                 tracing::error!(consumer = self.consumer.name, reason, "a handler panicked");
-                Verdict::Park {
-                    code: "panic".to_owned(),
-                    reason: format!("the handler panicked: {reason}"),
-                }
+                Verdict::Park { code: "panic".to_owned(), reason: format!("the handler panicked: {reason}") }
             }
         }
     }
@@ -203,12 +178,7 @@ struct Lease<'a> {
 
 impl<'a> Lease<'a> {
     fn new(message: &'a jetstream::Message, consumer: &Durable, bus: Bus) -> Self {
-        Self {
-            message,
-            bus,
-            wait: consumer.ack_wait,
-            until: Instant::now() + consumer.ack_wait,
-        }
+        Self { message, bus, wait: consumer.ack_wait, until: Instant::now() + consumer.ack_wait }
     }
 
     fn has_lapsed(&self) -> bool {
@@ -227,11 +197,7 @@ impl<'a> Lease<'a> {
 }
 
 pub(super) async fn nak(message: &jetstream::Message, delay: Duration) {
-    ack(
-        message,
-        AckKind::Nak(Some(delay).filter(|delay| !delay.is_zero())),
-    )
-    .await;
+    ack(message, AckKind::Nak(Some(delay).filter(|delay| !delay.is_zero()))).await;
 }
 
 async fn ack(message: &jetstream::Message, kind: AckKind) {

@@ -17,38 +17,14 @@ pub struct Tool {
 
 /// The tools that the native harness has.
 pub const TOOLS: [Tool; 8] = [
-    Tool {
-        name: "read",
-        restrictable: false,
-    },
-    Tool {
-        name: "list",
-        restrictable: false,
-    },
-    Tool {
-        name: "search",
-        restrictable: false,
-    },
-    Tool {
-        name: "edit",
-        restrictable: false,
-    },
-    Tool {
-        name: "write",
-        restrictable: false,
-    },
-    Tool {
-        name: "shell",
-        restrictable: true,
-    },
-    Tool {
-        name: "git",
-        restrictable: true,
-    },
-    Tool {
-        name: "handoff",
-        restrictable: false,
-    },
+    Tool { name: "read", restrictable: false },
+    Tool { name: "list", restrictable: false },
+    Tool { name: "search", restrictable: false },
+    Tool { name: "edit", restrictable: false },
+    Tool { name: "write", restrictable: false },
+    Tool { name: "shell", restrictable: true },
+    Tool { name: "git", restrictable: true },
+    Tool { name: "handoff", restrictable: false },
 ];
 
 /// An agent's scope, as it is written.
@@ -188,10 +164,7 @@ pub struct Grant {
 impl Capabilities {
     /// How much of a tool the agent has; nothing when it is not granted.
     pub fn access(&self, tool: &str) -> Option<Access> {
-        self.tools
-            .iter()
-            .find(|grant| grant.name == tool)
-            .map(|grant| grant.access)
+        self.tools.iter().find(|grant| grant.name == tool).map(|grant| grant.access)
     }
 }
 
@@ -213,14 +186,8 @@ impl From<CapabilitiesFile> for Capabilities {
 impl From<GrantFile> for Grant {
     fn from(file: GrantFile) -> Self {
         match file {
-            GrantFile::Name(name) => Self {
-                name,
-                access: Access::Write,
-            },
-            GrantFile::Rules(rules) => Self {
-                name: rules.name,
-                access: rules.access.unwrap_or(Access::Write),
-            },
+            GrantFile::Name(name) => Self { name, access: Access::Write },
+            GrantFile::Rules(rules) => Self { name: rules.name, access: rules.access.unwrap_or(Access::Write) },
         }
     }
 }

@@ -255,18 +255,13 @@ impl ChannelsFile {
 
 impl MatrixFile {
     fn resolve(self, dir: &Path) -> Option<Matrix> {
-        let password =
-            SecretRef::of(dir, self.password_env, self.password_file).map(Login::Password);
+        let password = SecretRef::of(dir, self.password_env, self.password_file).map(Login::Password);
         let token = SecretRef::of(dir, self.token_env, self.token_file).map(Login::Token);
         Some(Matrix {
             homeserver: self.homeserver.trim_end_matches('/').to_owned(),
             user: self.user,
             login: password.or(token)?,
-            rooms: self
-                .rooms
-                .into_iter()
-                .map(RoomFile::resolve)
-                .collect::<Option<_>>()?,
+            rooms: self.rooms.into_iter().map(RoomFile::resolve).collect::<Option<_>>()?,
             allow: self.allow,
             audit_room: self.audit_room,
         })
@@ -275,18 +270,9 @@ impl MatrixFile {
 
 impl RoomFile {
     fn resolve(self) -> Option<Room> {
-        let address = self
-            .id
-            .map(RoomAddress::Id)
-            .or_else(|| self.alias.map(RoomAddress::Alias))?;
+        let address = self.id.map(RoomAddress::Id).or_else(|| self.alias.map(RoomAddress::Alias))?;
         let default = self.default.or_else(|| only(&self.agents));
-        Some(Room {
-            name: self.name,
-            address,
-            mode: self.mode,
-            agents: self.agents,
-            default,
-        })
+        Some(Room { name: self.name, address, mode: self.mode, agents: self.agents, default })
     }
 }
 
@@ -318,11 +304,7 @@ mod tests {
             ("@ab*ba:x.org", "@aba:x.org", false),
             ("@*:*", "@bob", false),
         ] {
-            assert_eq!(
-                UserPattern::new(pattern).matches(user),
-                fits,
-                "{pattern} {user}"
-            );
+            assert_eq!(UserPattern::new(pattern).matches(user), fits, "{pattern} {user}");
         }
     }
 }

@@ -153,43 +153,25 @@ impl Models {
     ///
     /// A key that is not there (variable unset or empty, file missing or empty) leads to the rehearsal model. A key file
     /// that can not be read is an error: a broken mount must not turn work into play.
-    pub fn effective(
-        &self,
-        route: &str,
-        env: impl Fn(&str) -> Option<String>,
-    ) -> Result<Upstream, EffectiveError> {
-        let found = self
-            .routes
-            .get(route)
-            .ok_or_else(|| EffectiveError::UnknownRoute(route.to_owned()))?;
+    pub fn effective(&self, route: &str, env: impl Fn(&str) -> Option<String>) -> Result<Upstream, EffectiveError> {
+        let found = self.routes.get(route).ok_or_else(|| EffectiveError::UnknownRoute(route.to_owned()))?;
         let Some(base_url) = found.base_url.clone() else {
             return Ok(Upstream::Rehearsal);
         };
-        let real = |key| Upstream::Real {
-            provider: found.provider,
-            base_url,
-            model: found.model.clone(),
-            key,
-        };
+        let real = |key| Upstream::Real { provider: found.provider, base_url, model: found.model.clone(), key };
         match &found.key {
             None => Ok(real(None)),
             Some(reference) => match reference.read(env) {
                 Ok(Some(key)) => Ok(real(Some(key))),
                 Ok(None) => Ok(Upstream::Rehearsal),
-                Err(source) => Err(EffectiveError::Key {
-                    route: route.to_owned(),
-                    source,
-                }),
+                Err(source) => Err(EffectiveError::Key { route: route.to_owned(), source }),
             },
         }
     }
 
     /// The price of a model on a day: the latest that has begun. The day is that of the call in the project's zone.
     pub fn price_of(&self, model: &str, date: Date) -> Option<&Price> {
-        self.prices
-            .iter()
-            .rev()
-            .find(|price| price.model == model && price.from <= date)
+        self.prices.iter().rev().find(|price| price.model == model && price.from <= date)
     }
 
     /// What `usage` of `model` (as the provider names it) costs on `date`; nothing when no price is known, which is not
@@ -202,15 +184,8 @@ impl Models {
 impl ModelsFile {
     pub(super) fn resolve(mut self, dir: &Path) -> Models {
         self.prices.sort_by_key(|price| price.from);
-        let routes = self
-            .routes
-            .into_iter()
-            .map(|(name, file)| (name, file.resolve(dir)))
-            .collect();
-        Models {
-            routes,
-            prices: self.prices,
-        }
+        let routes = self.routes.into_iter().map(|(name, file)| (name, file.resolve(dir))).collect();
+        Models { routes, prices: self.prices }
     }
 }
 

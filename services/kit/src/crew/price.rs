@@ -29,15 +29,11 @@ impl Rate {
     pub fn try_new(text: &str) -> Result<Self, InvalidRate> {
         let invalid = || InvalidRate(text.to_owned());
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(whole) || !digits(fraction) || fraction.len() > DECIMALS {
             return Err(invalid());
         }
-        format!("{whole}{fraction:0<DECIMALS$}")
-            .parse()
-            .map(Self)
-            .map_err(|_| invalid())
+        format!("{whole}{fraction:0<DECIMALS$}").parse().map(Self).map_err(|_| invalid())
     }
 
     const fn cost(self, tokens: u64) -> u128 {
@@ -94,61 +90,27 @@ mod tests {
 
     #[test]
     fn dollars_are_read_exactly() {
-        for (text, micros) in [
-            ("3", 3_000_000),
-            ("0.30", 300_000),
-            ("3.75", 3_750_000),
-            ("0.000001", 1),
-            ("0", 0),
-            ("007", 7_000_000),
-        ] {
+        for (text, micros) in
+            [("3", 3_000_000), ("0.30", 300_000), ("3.75", 3_750_000), ("0.000001", 1), ("0", 0), ("007", 7_000_000)]
+        {
             assert_eq!(Rate::try_new(text), Ok(Rate(micros)), "{text}");
         }
-        for text in [
-            "",
-            ".",
-            "1.",
-            ".5",
-            "-1",
-            "+1",
-            "1e3",
-            "1,5",
-            "0.0000001",
-            "99999999999999999999",
-            " 1",
-            "१",
-        ] {
-            assert_eq!(
-                Rate::try_new(text),
-                Err(InvalidRate(text.to_owned())),
-                "{text}"
-            );
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000001", "99999999999999999999", " 1", "१"] {
+            assert_eq!(Rate::try_new(text), Err(InvalidRate(text.to_owned())), "{text}");
         }
     }
 
     #[test]
     fn the_sum_is_rounded_up_once() {
         let price = price(1, 1, 1, 1);
-        let one_each = Usage {
-            input_tokens: 1,
-            output_tokens: 1,
-            cache_write_tokens: 1,
-            cache_read_tokens: 1,
-        };
-        assert_eq!(
-            price.cost(&one_each),
-            MicroUsd(1),
-            "four parts of a micro-dollar are one, not four"
-        );
+        let one_each = Usage { input_tokens: 1, output_tokens: 1, cache_write_tokens: 1, cache_read_tokens: 1 };
+        assert_eq!(price.cost(&one_each), MicroUsd(1), "four parts of a micro-dollar are one, not four");
         assert_eq!(price.cost(&Usage::default()), MicroUsd(0));
     }
 
     #[test]
     fn a_cost_beyond_measure_is_not_small() {
-        let all = Usage {
-            input_tokens: u64::MAX,
-            ..Usage::default()
-        };
+        let all = Usage { input_tokens: u64::MAX, ..Usage::default() };
         assert_eq!(price(u64::MAX, 0, 0, 0).cost(&all), MicroUsd(u64::MAX));
     }
 

@@ -30,17 +30,12 @@ impl ReadError {
     /// The same as a problem of `file`.
     pub(super) fn problem(&self, file: &str) -> Problem {
         match self {
-            _ if self.is_not_found() => Problem::of_file(
-                file,
-                "there is no such file",
-                Some("`nightcrew init` writes a first one".to_owned()),
-            ),
+            _ if self.is_not_found() => {
+                Problem::of_file(file, "there is no such file", Some("`nightcrew init` writes a first one".to_owned()))
+            }
             Self::Io(error) => Problem::of_file(file, self.to_string(), Some(error.to_string())),
             Self::TooLarge => Problem::of_file(file, self.to_string(), None),
-            Self::NotText { line } => Problem {
-                line: *line,
-                ..Problem::of_file(file, "not UTF-8 text", None)
-            },
+            Self::NotText { line } => Problem { line: *line, ..Problem::of_file(file, "not UTF-8 text", None) },
         }
     }
 }
@@ -49,16 +44,12 @@ impl ReadError {
 pub(super) fn text(path: &Path) -> Result<String, ReadError> {
     let mut bytes = Vec::new();
     // One more than allowed, so that a file of exactly the limit is told from a larger one.
-    File::open(path)?
-        .take(MAX_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         return Err(ReadError::TooLarge);
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        ReadError::NotText {
-            line: good.split(|byte| *byte == b'\n').count(),
-        }
+        ReadError::NotText { line: good.split(|byte| *byte == b'\n').count() }
     })
 }

@@ -32,8 +32,7 @@ macro_rules! shape {
 }
 
 const LABEL: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
-const LABEL_MEANING: &str =
-    "a name is 1 to 63 of a-z, 0-9 and inner dashes, and begins with a letter";
+const LABEL_MEANING: &str = "a name is 1 to 63 of a-z, 0-9 and inner dashes, and begins with a letter";
 
 shape! {
     /// A name that also serves as a folder, a subject token and a Kubernetes object.

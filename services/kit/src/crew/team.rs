@@ -138,19 +138,9 @@ impl RepositoryFile {
     pub(super) fn resolve(self, dir: &Path) -> Repository {
         // What git itself takes for an address: a scheme, or `host:path` without a slash before the colon.
         let remote = self.source.contains("://")
-            || self
-                .source
-                .split_once(':')
-                .is_some_and(|(host, _)| !host.is_empty() && !host.contains('/'));
-        let source = if remote {
-            Source::Url(self.source)
-        } else {
-            Source::Path(dir.join(self.source))
-        };
-        Repository {
-            source,
-            base: self.base,
-        }
+            || self.source.split_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.contains('/'));
+        let source = if remote { Source::Url(self.source) } else { Source::Path(dir.join(self.source)) };
+        Repository { source, base: self.base }
     }
 }
 

@@ -48,9 +48,7 @@ impl Standing {
             return Err(EpochError::Unknown);
         }
         if epoch < self.epoch {
-            return Err(EpochError::Old {
-                current: self.epoch,
-            });
+            return Err(EpochError::Old { current: self.epoch });
         }
         if self.released > self.epoch {
             return Err(EpochError::Released);
@@ -104,13 +102,7 @@ impl Runs {
                 known.standing.merge(seen);
                 known.complete |= decisive;
             }
-            None if decisive => self.insert(
-                run,
-                Known {
-                    standing: seen,
-                    complete: true,
-                },
-            ),
+            None if decisive => self.insert(run, Known { standing: seen, complete: true }),
             None => {}
         }
         if let Some(watched) = self.watched.get(&run) {
@@ -132,9 +124,7 @@ impl Runs {
 
     pub(super) fn watch(&mut self, run: RunId) -> watch::Receiver<()> {
         let watched = self.watched.entry(run);
-        watched
-            .or_insert_with(|| watch::Sender::new(()))
-            .subscribe()
+        watched.or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
     /// To be called by who has dropped a receiver of the run.
@@ -182,11 +172,7 @@ mod tests {
 
     #[test]
     fn the_latest_epoch_is_live_until_released_or_ended_in_whatever_order_it_is_read() {
-        let mut messages = vec![
-            (2, "started,context_loaded,model_called"),
-            (5, "model_replied"),
-            (9, "resumed"),
-        ];
+        let mut messages = vec![(2, "started,context_loaded,model_called"), (5, "model_replied"), (9, "resumed")];
         for _ in 0..2 {
             let now = standing(&messages);
             assert!(now.check(9).is_ok());

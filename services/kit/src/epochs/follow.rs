@@ -160,15 +160,7 @@ impl Following {
 fn kinds(message: &jetstream::Message) -> Vec<String> {
     let headers = message.headers.as_ref();
     let kinds = headers.and_then(|headers| headers.get(KINDS_HEADER));
-    kinds
-        .map(|kinds| {
-            kinds
-                .as_str()
-                .split(',')
-                .map(|kind| kind.trim().to_owned())
-                .collect()
-        })
-        .unwrap_or_default()
+    kinds.map(|kinds| kinds.as_str().split(',').map(|kind| kind.trim().to_owned()).collect()).unwrap_or_default()
 }
 
 /// How far behind a new consumer is.
@@ -197,9 +189,6 @@ async fn make(bus: &Bus, deliver_policy: DeliverPolicy) -> Result<(String, Behin
     };
     let consumer = stream.create_consumer(config).await?;
     let info = consumer.cached_info();
-    let behind = Behind {
-        pending: info.num_pending,
-        last: info.delivered.stream_sequence,
-    };
+    let behind = Behind { pending: info.num_pending, last: info.delivered.stream_sequence };
     Ok((name, behind))
 }

@@ -38,11 +38,7 @@ impl TestCluster {
         let folder = TempDir::with_prefix("nightcrew-cluster-").expect("a folder for the cluster");
         let identity = make_identity(folder.path());
         let servers = start_servers(&identity, folder.path(), 3).await;
-        let cluster = Self {
-            identity,
-            servers,
-            folder,
-        };
+        let cluster = Self { identity, servers, folder };
         cluster.quorum().await;
         cluster
     }
@@ -50,13 +46,8 @@ impl TestCluster {
     /// Like `start`, with every stream, bucket and consumer made, three times replicated.
     pub async fn with_streams() -> Self {
         let cluster = Self::start().await;
-        let options = StreamOptions {
-            replicas: 3,
-            ..StreamOptions::single_node()
-        };
-        streams::ensure(&cluster.bus(Service::Setup).await, &options)
-            .await
-            .expect("streams that can be made");
+        let options = StreamOptions { replicas: 3, ..StreamOptions::single_node() };
+        streams::ensure(&cluster.bus(Service::Setup).await, &options).await.expect("streams that can be made");
         cluster
     }
 
@@ -77,9 +68,7 @@ impl TestCluster {
 
     /// Connects as a service, to whichever server answers.
     pub async fn bus(&self, service: Service) -> Bus {
-        Bus::connect(&self.bus_config(service))
-            .await
-            .expect("a connection to the bus")
+        Bus::connect(&self.bus_config(service)).await.expect("a connection to the bus")
     }
 
     /// What a service needs to connect by itself.
@@ -119,26 +108,15 @@ async fn start_servers(identity: &Identity, folder: &Path, count: usize) -> Vec<
             return servers;
         }
     }
-    try_start_servers(identity, folder, count)
-        .await
-        .expect("nats-servers that start")
+    try_start_servers(identity, folder, count).await.expect("nats-servers that start")
 }
 
 /// All at once: each waits for the others before it elects.
-async fn try_start_servers(
-    identity: &Identity,
-    folder: &Path,
-    count: usize,
-) -> Result<Vec<NatsServer>, StartError> {
+async fn try_start_servers(identity: &Identity, folder: &Path, count: usize) -> Result<Vec<NatsServer>, StartError> {
     let routes = free_ports(count);
     let starts = routes.iter().enumerate().map(|(index, port)| {
         let name = server_name(index);
-        let node = ClusterNode {
-            server_name: &name,
-            cluster_name: "nightcrew",
-            route_port: *port,
-            routes: &routes,
-        };
+        let node = ClusterNode { server_name: &name, cluster_name: "nightcrew", route_port: *port, routes: &routes };
         let text = cluster_config(identity, &node).expect("a configuration");
         let config_file = folder.join(format!("{name}.conf"));
         fs::write(&config_file, text).expect("a configuration that can be written");
@@ -149,11 +127,6 @@ async fn try_start_servers(
 
 /// Ports that were free a moment ago. Each server must know the others' before any of them runs.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("its address").port())
-        .collect()
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("its address").port()).collect()
 }

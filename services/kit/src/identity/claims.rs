@@ -36,12 +36,7 @@ pub struct SignError {
 }
 
 /// The operator's own claims: it signs itself and names the system account.
-pub(super) fn operator(
-    key: &KeyPair,
-    name: &str,
-    system_account: &str,
-    issued_at: i64,
-) -> Result<String, SignError> {
+pub(super) fn operator(key: &KeyPair, name: &str, system_account: &str, issued_at: i64) -> Result<String, SignError> {
     let nats = json!({
         "type": "operator",
         "version": CLAIMS_VERSION,
@@ -51,11 +46,7 @@ pub(super) fn operator(
 }
 
 /// The claims of an account without JetStream: the system account.
-pub(super) fn system_account(
-    operator: &KeyPair,
-    account: &str,
-    issued_at: i64,
-) -> Result<String, SignError> {
+pub(super) fn system_account(operator: &KeyPair, account: &str, issued_at: i64) -> Result<String, SignError> {
     let nats = account_claims(None);
     encode(operator, account, "SYS", issued_at, &nats)
 }
@@ -193,13 +184,7 @@ fn rule(rule: &Rule) -> Value {
 }
 
 /// A JWT id is the digest of the claims without it.
-fn encode(
-    signer: &KeyPair,
-    subject: &str,
-    name: &str,
-    issued_at: i64,
-    nats: &Value,
-) -> Result<String, SignError> {
+fn encode(signer: &KeyPair, subject: &str, name: &str, issued_at: i64, nats: &Value) -> Result<String, SignError> {
     let mut claims = json!({
         "iat": issued_at,
         "iss": signer.public_key(),
@@ -218,12 +203,6 @@ fn encode(
     );
     let signature = signer
         .sign(signing_input.as_bytes())
-        .map_err(|source| SignError {
-            name: name.to_owned(),
-            source: Box::new(source),
-        })?;
-    Ok(format!(
-        "{signing_input}.{}",
-        BASE64URL_NOPAD.encode(&signature)
-    ))
+        .map_err(|source| SignError { name: name.to_owned(), source: Box::new(source) })?;
+    Ok(format!("{signing_input}.{}", BASE64URL_NOPAD.encode(&signature)))
 }

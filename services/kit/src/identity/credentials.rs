@@ -23,26 +23,19 @@ pub(super) fn write(
     sign: impl FnOnce(&str) -> Result<String, SignError>,
 ) -> Result<(), InitError> {
     let path = path(dir, name);
-    let existing = if path.exists() {
-        Some(parse(&path)?)
-    } else {
-        None
-    };
+    let existing = if path.exists() { Some(parse(&path)?) } else { None };
     let (key, old_jwt) = match existing {
         Some(credentials) => (credentials.key, Some(credentials.jwt)),
         None => (KeyPair::new_user(), None),
     };
     let jwt = sign(&key.public_key())?;
     let same = |old: &str| {
-        claims::issuer(old).as_deref() == Some(signer)
-            && claims::decode_nats(old) == claims::decode_nats(&jwt)
+        claims::issuer(old).as_deref() == Some(signer) && claims::decode_nats(old) == claims::decode_nats(&jwt)
     };
     if old_jwt.as_deref().is_some_and(same) {
         return Ok(());
     }
-    let seed = key
-        .seed()
-        .map_err(|source| InitError::MakeKey(Box::new(source)))?;
+    let seed = key.seed().map_err(|source| InitError::MakeKey(Box::new(source)))?;
     files::write_secret(&path, &text(&jwt, &seed))?;
     Ok(())
 }
@@ -53,24 +46,14 @@ struct Credentials {
 }
 
 fn parse(path: &Path) -> Result<Credentials, InitError> {
-    let broken = |source: Box<dyn std::error::Error + Send + Sync>| InitError::BrokenKey {
-        path: path.to_owned(),
-        source,
-    };
+    let broken =
+        |source: Box<dyn std::error::Error + Send + Sync>| InitError::BrokenKey { path: path.to_owned(), source };
     let text = files::read(path)?;
-    let line_after = |marker: &str| {
-        text.lines()
-            .skip_while(|line| !line.contains(marker))
-            .nth(1)
-            .map(str::trim)
-    };
+    let line_after = |marker: &str| text.lines().skip_while(|line| !line.contains(marker)).nth(1).map(str::trim);
     let jwt = line_after("BEGIN NATS USER JWT").ok_or_else(|| broken("no user JWT".into()))?;
     let seed = line_after("BEGIN USER NKEY SEED").ok_or_else(|| broken("no seed".into()))?;
     let key = KeyPair::from_seed(seed).map_err(|source| broken(Box::new(source)))?;
-    Ok(Credentials {
-        jwt: jwt.to_owned(),
-        key,
-    })
+    Ok(Credentials { jwt: jwt.to_owned(), key })
 }
 
 fn text(jwt: &str, seed: &str) -> String {

@@ -9,13 +9,7 @@ pub(super) fn instructions(dir: &Path, manifest: &Manifest) -> Result<String, Fi
     let account_jwt = files::read(&dir.join("accounts/project.jwt"))?;
     let operator_jwt = files::read(&dir.join("operator.jwt"))?;
     let system_jwt = files::read(&dir.join("accounts/system.jwt"))?;
-    let Manifest {
-        project,
-        account,
-        system_account,
-        account_signing_key,
-        ..
-    } = manifest;
+    let Manifest { project, account, system_account, account_signing_key, .. } = manifest;
     let shown = dir.display();
     let creds = dir.join("creds");
     let creds = creds.display();

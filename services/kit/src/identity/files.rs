@@ -91,34 +91,23 @@ impl From<ManifestLimits> for JetStreamLimits {
 
 pub(super) fn read_manifest(path: &Path) -> Result<Manifest, FileError> {
     let text = read(path)?;
-    let broken = |source| FileError::Manifest {
-        path: path.to_owned(),
-        source,
-    };
+    let broken = |source| FileError::Manifest { path: path.to_owned(), source };
     let value: serde_json::Value = serde_json::from_str(&text).map_err(broken)?;
     let version = value.get("version").and_then(serde_json::Value::as_u64);
     match version.map(u32::try_from) {
-        Some(Ok(found)) if found > MANIFEST_VERSION => Err(FileError::Future {
-            path: path.to_owned(),
-            found,
-        }),
+        Some(Ok(found)) if found > MANIFEST_VERSION => Err(FileError::Future { path: path.to_owned(), found }),
         _ => serde_json::from_value(value).map_err(broken),
     }
 }
 
 pub(super) fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), FileError> {
-    let text = serde_json::to_string_pretty(manifest).map_err(|source| FileError::Manifest {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = serde_json::to_string_pretty(manifest)
+        .map_err(|source| FileError::Manifest { path: path.to_owned(), source })?;
     write_if_changed(path, &text)
 }
 
 pub(super) fn read(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| FileError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
 pub(super) fn make_dir(path: &Path) -> Result<(), FileError> {
@@ -126,10 +115,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), FileError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| FileError::Write {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 /// Whether `dir` exists and holds anything.
@@ -137,10 +123,7 @@ pub(super) fn has_entries(dir: &Path) -> Result<bool, FileError> {
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(FileError::Read {
-            path: dir.to_owned(),
-            source,
-        }),
+        Err(source) => Err(FileError::Read { path: dir.to_owned(), source }),
     }
 }
 
@@ -148,20 +131,12 @@ pub(super) fn has_entries(dir: &Path) -> Result<bool, FileError> {
 pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), FileError> {
     let staged = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&staged)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&staged, path)
     };
-    write().map_err(|source| FileError::Write {
-        path: path.to_owned(),
-        source,
-    })
+    write().map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 pub(super) fn write_if_changed(path: &Path, text: &str) -> Result<(), FileError> {
@@ -199,10 +174,7 @@ impl Staging {
             .prefix(".identity-")
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
-            .map_err(|source| FileError::Write {
-                path: parent.to_owned(),
-                source,
-            })?;
+            .map_err(|source| FileError::Write { path: parent.to_owned(), source })?;
         Ok(Self { folder })
     }
 
@@ -211,10 +183,7 @@ impl Staging {
     }
 
     pub(super) fn publish(self, dir: &Path) -> Result<(), FileError> {
-        fs::rename(self.folder.path(), dir).map_err(|source| FileError::Write {
-            path: dir.to_owned(),
-            source,
-        })?;
+        fs::rename(self.folder.path(), dir).map_err(|source| FileError::Write { path: dir.to_owned(), source })?;
         // It is no longer where the guard would remove it.
         let _ = self.folder.keep();
         Ok(())

@@ -57,9 +57,7 @@ pub fn durables(service: Service) -> Vec<&'static str> {
 }
 
 fn owned(service: Service) -> impl Iterator<Item = Durable> {
-    consumer::ALL
-        .into_iter()
-        .filter(move |durable| durable.owner == service)
+    consumer::ALL.into_iter().filter(move |durable| durable.owner == service)
 }
 
 /// What `service` may do on the bus.
@@ -264,9 +262,7 @@ struct Grant {
 impl Grant {
     /// What everybody has: replies of its own, the limits of its account, and to say what it decided.
     fn of(service: Service) -> Self {
-        let mut grant = Self {
-            permissions: Permissions::default(),
-        };
+        let mut grant = Self { permissions: Permissions::default() };
         grant
             .subscribe(&format!("{}.>", service.inbox_prefix()))
             .publish("$JS.API.INFO")
@@ -286,10 +282,7 @@ impl Grant {
 
     /// Answers `swarm.ask.<name>.<operation>`.
     fn serves(&mut self, name: &str) -> &mut Self {
-        self.permissions.responses = Some(Responses {
-            max_messages: RESPONSES_PER_REQUEST,
-            within: RESPONSE_WINDOW,
-        });
+        self.permissions.responses = Some(Responses { max_messages: RESPONSES_PER_REQUEST, within: RESPONSE_WINDOW });
         self.subscribe(&filter::asks(name))
     }
 
@@ -317,13 +310,11 @@ impl Grant {
     }
 
     fn writes_bucket(&mut self, bucket: &str) -> &mut Self {
-        self.reads_bucket(bucket)
-            .publish(&format!("$KV.{bucket}.>"))
+        self.reads_bucket(bucket).publish(&format!("$KV.{bucket}.>"))
     }
 
     fn writes_objects(&mut self, bucket: &str) -> &mut Self {
-        self.reads(&format!("OBJ_{bucket}"))
-            .publish(&format!("$O.{bucket}.>"))
+        self.reads(&format!("OBJ_{bucket}")).publish(&format!("$O.{bucket}.>"))
     }
 
     /// Adds the acks of its own durable consumers, and denies those of all others.
@@ -334,9 +325,7 @@ impl Grant {
         if service == Service::Setup {
             return self.permissions;
         }
-        let foreign = consumer::ALL
-            .into_iter()
-            .filter(|durable| durable.owner != service);
+        let foreign = consumer::ALL.into_iter().filter(|durable| durable.owner != service);
         for Durable { name, stream, .. } in foreign {
             // CREATE, INFO, DELETE, PAUSE, ...
             self.deny(format!("$JS.API.CONSUMER.*.{stream}.{name}"));
@@ -354,14 +343,8 @@ impl Grant {
 /// The user of the system account: pushes account JWTs, as revocations need, and reads the answers.
 pub(super) fn system_user() -> Permissions {
     Permissions {
-        publish: Rule {
-            allow: vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()],
-            deny: Vec::new(),
-        },
-        subscribe: Rule {
-            allow: vec!["_INBOX.system.>".to_owned()],
-            deny: Vec::new(),
-        },
+        publish: Rule { allow: vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()], deny: Vec::new() },
+        subscribe: Rule { allow: vec!["_INBOX.system.>".to_owned()], deny: Vec::new() },
         responses: None,
     }
 }

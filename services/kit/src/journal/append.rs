@@ -33,10 +33,7 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) fn new() -> Self {
-        Self {
-            until: Instant::now() + PATIENCE,
-            pause: PAUSE,
-        }
+        Self { until: Instant::now() + PATIENCE, pause: PAUSE }
     }
 
     /// Waits before the next try; false when there shall be none.
@@ -75,12 +72,7 @@ impl Journal {
     ///
     /// Returns the message's sequence, also when an earlier append of the same message, by its id, is already stored.
     /// `Conflict` means that somebody else wrote there, and that nothing of this message is in the log.
-    pub async fn append(
-        &self,
-        run: RunId,
-        expected: u64,
-        outgoing: Outgoing,
-    ) -> Result<u64, AppendError> {
+    pub async fn append(&self, run: RunId, expected: u64, outgoing: Outgoing) -> Result<u64, AppendError> {
         let appended = self.append_or_find(run, expected, &outgoing).await?;
         Ok(appended.sequence)
     }
@@ -92,21 +84,13 @@ impl Journal {
         outgoing: &Outgoing,
     ) -> Result<Appended, AppendError> {
         if outgoing.journal_of() != Some(run) {
-            return Err(AppendError::Misuse(Misuse::OtherRun {
-                subject: subject_of(outgoing),
-                run,
-            }));
+            return Err(AppendError::Misuse(Misuse::OtherRun { subject: subject_of(outgoing), run }));
         }
         let headers = expecting(outgoing, run, expected)?;
         let subject = subject_of(outgoing);
-        let sent = self
-            .bus
-            .publish_once(&subject, headers.clone(), outgoing.body.clone());
+        let sent = self.bus.publish_once(&subject, headers.clone(), outgoing.body.clone());
         match sent.await {
-            Ok(ack) => Ok(Appended {
-                sequence: ack.sequence,
-                found: ack.duplicate,
-            }),
+            Ok(ack) => Ok(Appended { sequence: ack.sequence, found: ack.duplicate }),
             Err(fault) => self.settle(run, expected, outgoing, headers, fault).await,
         }
     }
@@ -125,10 +109,7 @@ impl Journal {
         while is_ambiguous(&fault) {
             match self.find(run, expected, &outgoing.envelope.id).await {
                 Ok(Whereabouts::There(sequence)) => {
-                    return Ok(Appended {
-                        sequence,
-                        found: true,
-                    });
+                    return Ok(Appended { sequence, found: true });
                 }
                 Ok(Whereabouts::Taken(last)) => return Err(AppendError::Conflict { run, last }),
                 Ok(Whereabouts::Free) => {
@@ -140,15 +121,10 @@ impl Journal {
                 Err(unknown) if is_ambiguous(&unknown) && retry.again().await => continue,
                 Err(unknown) => return Err(AppendError::Unavailable(Box::new(unknown))),
             }
-            let sent = self
-                .bus
-                .publish_once(&subject, headers.clone(), outgoing.body.clone());
+            let sent = self.bus.publish_once(&subject, headers.clone(), outgoing.body.clone());
             match sent.await {
                 Ok(ack) => {
-                    return Ok(Appended {
-                        sequence: ack.sequence,
-                        found: ack.duplicate,
-                    });
+                    return Ok(Appended { sequence: ack.sequence, found: ack.duplicate });
                 }
                 Err(next) => fault = next,
             }
@@ -157,18 +133,9 @@ impl Journal {
     }
 
     /// Looks for a message that was to follow `expected`, at the stream's leader.
-    pub(super) async fn find(
-        &self,
-        run: RunId,
-        expected: u64,
-        id: &EventId,
-    ) -> Result<Whereabouts, Fault> {
+    pub(super) async fn find(&self, run: RunId, expected: u64, id: &EventId) -> Result<Whereabouts, Fault> {
         let Some(tail) = self.tail(&prefix(run)).await? else {
-            return Ok(if expected == 0 {
-                Whereabouts::Free
-            } else {
-                Whereabouts::Taken(None)
-            });
+            return Ok(if expected == 0 { Whereabouts::Free } else { Whereabouts::Taken(None) });
         };
         if tail.sequence == expected {
             return Ok(Whereabouts::Free);
@@ -192,25 +159,15 @@ impl Journal {
 }
 
 /// The message's headers with its place in the run.
-pub(super) fn expecting(
-    outgoing: &Outgoing,
-    run: RunId,
-    expected: u64,
-) -> Result<HeaderMap, AppendError> {
+pub(super) fn expecting(outgoing: &Outgoing, run: RunId, expected: u64) -> Result<HeaderMap, AppendError> {
     let mut headers = encode(outgoing)?;
-    headers.insert(
-        NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
-        HeaderValue::from(expected),
-    );
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
     headers.insert(EXPECTED_SUBJECT, prefix(run).as_str());
     Ok(headers)
 }
 
 pub(super) fn encode(outgoing: &Outgoing) -> Result<HeaderMap, AppendError> {
-    outgoing.headers().map_err(|source| AppendError::Encode {
-        subject: subject_of(outgoing),
-        source,
-    })
+    outgoing.headers().map_err(|source| AppendError::Encode { subject: subject_of(outgoing), source })
 }
 
 /// Whether the message may be stored in spite of a fault, or may be stored by trying again.

@@ -34,18 +34,12 @@ pub struct Entry {
 impl Entry {
     /// A message of a run's journal, after the message with that sequence.
     pub fn journal(run: RunId, expected: u64, outgoing: Outgoing) -> Self {
-        Self {
-            outgoing,
-            expect: Some((run, expected)),
-        }
+        Self { outgoing, expect: Some((run, expected)) }
     }
 
     /// A signal or public event beside.
     pub fn beside(outgoing: Outgoing) -> Self {
-        Self {
-            outgoing,
-            expect: None,
-        }
+        Self { outgoing, expect: None }
     }
 }
 
@@ -85,11 +79,7 @@ impl Journal {
 
     /// Whether the batch is stored. It is whole or not there, so its first journal entry tells for all; whether it can
     /// still be stored needs a look at each.
-    async fn settle_batch(
-        &self,
-        entries: &[Entry],
-        retry: &mut Retry,
-    ) -> Result<Option<Vec<u64>>, AppendError> {
+    async fn settle_batch(&self, entries: &[Entry], retry: &mut Retry) -> Result<Option<Vec<u64>>, AppendError> {
         for (index, entry) in entries.iter().enumerate() {
             let Some((run, expected)) = entry.expect else {
                 continue;
@@ -154,10 +144,7 @@ impl Journal {
         self.bus.wait_connected().await?;
         let id = Uuid::new_v4().simple().to_string();
         let limit = self.bus.max_payload();
-        if let Some(entry) = entries
-            .iter()
-            .find(|entry| entry.outgoing.body.len() > limit)
-        {
+        if let Some(entry) = entries.iter().find(|entry| entry.outgoing.body.len() > limit) {
             let bytes = entry.outgoing.body.len();
             return Err(Fault::TooLarge { bytes, limit });
         }
@@ -180,12 +167,8 @@ impl Journal {
         let rest = async {
             for (index, entry) in entries.iter().enumerate().take(last).skip(1) {
                 let (subject, body) = wire(entry);
-                let sent = self
-                    .bus
-                    .client()
-                    .publish_with_headers(subject, numbered(index), body);
-                sent.await
-                    .map_err(|error| Fault::Garbled(error.to_string()))?;
+                let sent = self.bus.client().publish_with_headers(subject, numbered(index), body);
+                sent.await.map_err(|error| Fault::Garbled(error.to_string()))?;
             }
             let mut headers = numbered(last);
             headers.insert(BATCH_COMMIT, "1");
@@ -222,9 +205,7 @@ fn sequences(sequence: u64, index: usize, messages: usize) -> Vec<u64> {
 
 fn check(entries: &[Entry]) -> Result<(), AppendError> {
     if entries.len() > MAX_BATCH_MESSAGES {
-        return Err(AppendError::Misuse(Misuse::TooMany {
-            messages: entries.len(),
-        }));
+        return Err(AppendError::Misuse(Misuse::TooMany { messages: entries.len() }));
     }
     let mut runs = HashSet::new();
     for entry in entries {
@@ -236,16 +217,11 @@ fn check(entries: &[Entry]) -> Result<(), AppendError> {
                 }
             }
             (Some((run, _)), _) => {
-                return Err(AppendError::Misuse(Misuse::OtherRun {
-                    subject: subject_of(outgoing),
-                    run,
-                }));
+                return Err(AppendError::Misuse(Misuse::OtherRun { subject: subject_of(outgoing), run }));
             }
             (None, None) if beside_journals(&outgoing.subject) => {}
             (None, _) => {
-                return Err(AppendError::Misuse(Misuse::Expectation {
-                    subject: subject_of(outgoing),
-                }));
+                return Err(AppendError::Misuse(Misuse::Expectation { subject: subject_of(outgoing) }));
             }
         }
     }

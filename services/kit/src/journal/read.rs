@@ -23,8 +23,7 @@ impl Journal {
 
     /// The signals for a run from a sequence on, in order.
     pub async fn signals(&self, run: RunId, from_sequence: u64) -> Result<Vec<Stored>, ReadError> {
-        self.read_filtered(run, &filter::signals_of(run), from_sequence)
-            .await
+        self.read_filtered(run, &filter::signals_of(run), from_sequence).await
     }
 
     /// The model calls of a run from a sequence on, in order.
@@ -35,10 +34,7 @@ impl Journal {
 
     /// The last message of a run, from the stream's leader.
     pub async fn last(&self, run: RunId) -> Result<Option<Stored>, ReadError> {
-        let found = self
-            .bus
-            .leader_get(STREAM, &json!({ "last_by_subj": prefix(run) }))
-            .await;
+        let found = self.bus.leader_get(STREAM, &json!({ "last_by_subj": prefix(run) })).await;
         let Some(found) = found.map_err(|fault| unavailable(run, fault))? else {
             return Ok(None);
         };
@@ -63,12 +59,7 @@ impl Journal {
         Ok(Some(stored))
     }
 
-    async fn read_filtered(
-        &self,
-        run: RunId,
-        filter: &str,
-        from_sequence: u64,
-    ) -> Result<Vec<Stored>, ReadError> {
+    async fn read_filtered(&self, run: RunId, filter: &str, from_sequence: u64) -> Result<Vec<Stored>, ReadError> {
         let mut all = Vec::new();
         let mut from = from_sequence;
         loop {
@@ -91,8 +82,7 @@ impl Journal {
 
     /// The first message under `filter` at or after a sequence, from the stream's leader.
     pub(super) async fn next(&self, filter: &str, from: u64) -> Result<Option<Tail>, Fault> {
-        self.position(&json!({ "seq": from, "next_by_subj": filter }))
-            .await
+        self.position(&json!({ "seq": from, "next_by_subj": filter })).await
     }
 
     async fn position(&self, request: &serde_json::Value) -> Result<Option<Tail>, Fault> {
@@ -109,15 +99,9 @@ impl Journal {
 }
 
 fn unavailable(run: RunId, fault: Fault) -> ReadError {
-    ReadError::Unavailable {
-        run,
-        source: Box::new(fault),
-    }
+    ReadError::Unavailable { run, source: Box::new(fault) }
 }
 
 fn undecodable(run: RunId, source: DecodeError) -> ReadError {
-    ReadError::Decode {
-        run,
-        source: Box::new(source),
-    }
+    ReadError::Decode { run, source: Box::new(source) }
 }

@@ -41,20 +41,13 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<StoredFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_none_or(|extension| extension != EXTENSION)
-        {
+        if path.extension().is_none_or(|extension| extension != EXTENSION) {
             continue;
         }
         match fs::metadata(&path) {
             Ok(meta) => {
                 let modified = timestamp(meta.modified()?);
-                files.push(StoredFile {
-                    path,
-                    bytes: meta.len(),
-                    modified,
-                });
+                files.push(StoredFile { path, bytes: meta.len(), modified });
             }
             // Another process swept it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -68,18 +61,9 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<StoredFile>> {
 /// Opens a new file for this process and locks it.
 pub(super) fn create(dir: &Path, now: Timestamp) -> io::Result<File> {
     let id = clock::uuid4().simple().to_string();
-    let name = format!(
-        "{:015}-{}-{}.{EXTENSION}",
-        now.as_millisecond(),
-        std::process::id(),
-        &id[..8]
-    );
+    let name = format!("{:015}-{}-{}.{EXTENSION}", now.as_millisecond(), std::process::id(), &id[..8]);
     let path = dir.join(name);
-    let file = OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
     file.lock()?;
     Ok(file)
 }
@@ -87,9 +71,7 @@ pub(super) fn create(dir: &Path, now: Timestamp) -> io::Result<File> {
 /// Up to when lines were deleted.
 pub(super) fn expired_before(dir: &Path) -> io::Result<Option<Timestamp>> {
     match fs::read(dir.join(EXPIRED_FILE)) {
-        Ok(text) => Ok(serde_json::from_slice::<Expired>(&text)
-            .ok()
-            .map(|expired| expired.before)),
+        Ok(text) => Ok(serde_json::from_slice::<Expired>(&text).ok().map(|expired| expired.before)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -97,11 +79,7 @@ pub(super) fn expired_before(dir: &Path) -> io::Result<Option<Timestamp>> {
 
 /// Deletes what is over `limits`.
 pub(super) fn sweep(dir: &Path, limits: &Limits, now: Timestamp) -> io::Result<()> {
-    let lock = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(dir.join(SWEEP_LOCK))?;
+    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(SWEEP_LOCK))?;
     match lock.try_lock() {
         Ok(()) => {}
         // Somebody else sweeps already.
@@ -145,12 +123,7 @@ fn mark_expired(dir: &Path, before: Timestamp) -> io::Result<()> {
         return Ok(());
     }
     let temporary = dir.join(format!("{EXPIRED_FILE}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(&Expired { before })?)?;
     file.sync_all()?;
     fs::rename(temporary, dir.join(EXPIRED_FILE))

@@ -22,9 +22,7 @@ const MAX_LABEL_BYTES: usize = 128;
 const TRUNCATED: &str = "truncated";
 
 /// How much a line matters.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something is lost or has to be looked at.
@@ -100,14 +98,7 @@ pub struct LogLine {
 
 impl LogLine {
     /// A line of a tool's output.
-    pub fn tool_output(
-        time: Timestamp,
-        service: &str,
-        run_id: RunId,
-        tool: &str,
-        stream: Stream,
-        text: &str,
-    ) -> Self {
+    pub fn tool_output(time: Timestamp, service: &str, run_id: RunId, tool: &str, stream: Stream, text: &str) -> Self {
         Self {
             time,
             service: service.to_owned(),

@@ -61,30 +61,15 @@ impl LogSink {
         let (queue, lines) = mpsc::channel(QUEUE_LINES);
         let (stop, stopping) = oneshot::channel();
         let (done, stopped) = std_mpsc::sync_channel(1);
-        let state = State {
-            service: service.to_owned(),
-            ..State::default()
-        };
+        let state = State { service: service.to_owned(), ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let thread = Thread {
-            writer: store.writer(),
-            lines,
-            state: Arc::clone(&state),
-        };
-        std::thread::Builder::new()
-            .name("logs".to_owned())
-            .spawn(move || {
-                futures::executor::block_on(thread.run(stopping));
-                // Nobody listens when the guard gave up waiting.
-                let _ = done.send(());
-            })?;
-        Ok((
-            Self { queue, state },
-            SinkGuard {
-                stop: Some(stop),
-                stopped,
-            },
-        ))
+        let thread = Thread { writer: store.writer(), lines, state: Arc::clone(&state) };
+        std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
+            futures::executor::block_on(thread.run(stopping));
+            // Nobody listens when the guard gave up waiting.
+            let _ = done.send(());
+        })?;
+        Ok((Self { queue, state }, SinkGuard { stop: Some(stop), stopped }))
     }
 
     /// Queues a line, or counts it as lost when the queue is full. Never waits.
@@ -126,9 +111,7 @@ impl State {
     /// A line for each run that lost some.
     fn take_losses(&mut self) -> Vec<LogLine> {
         let lost = std::mem::take(&mut self.lost);
-        lost.into_iter()
-            .map(|(run, lines)| loss(&self.service, run, lines))
-            .collect()
+        lost.into_iter().map(|(run, lines)| loss(&self.service, run, lines)).collect()
     }
 }
 
@@ -182,11 +165,7 @@ impl Thread {
         state.failing = result.err().map(|error| error.to_string());
         if state.failing.is_some() {
             for line in losses.iter().chain(batch) {
-                let lines = line
-                    .fields
-                    .get(LOST_FIELD)
-                    .and_then(Value::as_u64)
-                    .unwrap_or(1);
+                let lines = line.fields.get(LOST_FIELD).and_then(Value::as_u64).unwrap_or(1);
                 state.lose(line.run_id, lines);
             }
         }

@@ -52,10 +52,7 @@ impl LogWriter {
     fn current(&mut self, now: Timestamp) -> io::Result<&mut Open> {
         let limits = self.store.limits;
         let usable = self.open.take().filter(|open| {
-            let end = open
-                .since
-                .saturating_add(limits.file_span)
-                .unwrap_or(Timestamp::MAX);
+            let end = open.since.saturating_add(limits.file_span).unwrap_or(Timestamp::MAX);
             open.bytes < limits.file_bytes && now < end && now >= open.since
         });
         let open = if let Some(open) = usable {
@@ -63,11 +60,7 @@ impl LogWriter {
         } else {
             // Sweeping when a file begins keeps the bound without a timer: the directory grows by whole files.
             self.store.sweep(now)?;
-            Open {
-                file: files::create(&self.store.dir, now)?,
-                bytes: 0,
-                since: now,
-            }
+            Open { file: files::create(&self.store.dir, now)?, bytes: 0, since: now }
         };
         Ok(self.open.insert(open))
     }

@@ -108,18 +108,12 @@ pub(super) struct Parts<'a> {
 pub(super) fn stored(parts: Parts<'_>) -> Result<Stored, DecodeError> {
     let sequence = parts.sequence;
     let subject = parts.subject;
-    check(parts).map_err(|reason| DecodeError {
-        subject: subject.to_owned(),
-        sequence: Some(sequence),
-        reason,
-    })
+    check(parts).map_err(|reason| DecodeError { subject: subject.to_owned(), sequence: Some(sequence), reason })
 }
 
 fn check(parts: Parts<'_>) -> Result<Stored, Undecodable> {
     if parts.body.len() > MAX_BODY_BYTES {
-        return Err(Undecodable::TooLarge {
-            bytes: parts.body.len(),
-        });
+        return Err(Undecodable::TooLarge { bytes: parts.body.len() });
     }
     let subject: Subject = parts.subject.parse().map_err(Undecodable::Subject)?;
     let get = |name: &'static str| {
@@ -128,10 +122,7 @@ fn check(parts: Parts<'_>) -> Result<Stored, Undecodable> {
     };
     let envelope = Envelope::parse(get).map_err(Undecodable::Envelope)?;
     if is_decision(&subject) && envelope.kind != DECISION_TYPE {
-        return Err(Undecodable::Type {
-            found: envelope.kind,
-            expected: DECISION_TYPE,
-        });
+        return Err(Undecodable::Type { found: envelope.kind, expected: DECISION_TYPE });
     }
     match (subject.run_id(), envelope.run_id) {
         (Some(of_subject), Some(of_envelope)) if of_subject != of_envelope => {
@@ -140,12 +131,7 @@ fn check(parts: Parts<'_>) -> Result<Stored, Undecodable> {
         _ => {}
     }
     let kinds = get(KINDS_HEADER)
-        .map(|kinds| {
-            kinds
-                .split(',')
-                .map(|kind| kind.trim().to_owned())
-                .collect()
-        })
+        .map(|kinds| kinds.split(',').map(|kind| kind.trim().to_owned()).collect())
         .unwrap_or_default();
     // The server keeps the expectation that a message was appended with.
     let after = parts
@@ -153,22 +139,11 @@ fn check(parts: Parts<'_>) -> Result<Stored, Undecodable> {
         .filter(|_| is_decision(&subject))
         .and_then(|headers| headers.get(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE))
         .and_then(|after| after.as_str().parse().ok());
-    Ok(Stored {
-        subject,
-        envelope,
-        kinds,
-        sequence: parts.sequence,
-        after,
-        time: parts.time,
-        body: parts.body,
-    })
+    Ok(Stored { subject, envelope, kinds, sequence: parts.sequence, after, time: parts.time, body: parts.body })
 }
 
 const fn is_decision(subject: &Subject) -> bool {
-    matches!(
-        subject,
-        Subject::Requested(..) | Subject::Journal(_) | Subject::Say(..) | Subject::Effect(..)
-    )
+    matches!(subject, Subject::Requested(..) | Subject::Journal(_) | Subject::Say(..) | Subject::Effect(..))
 }
 
 /// A message that a consumer delivered.
@@ -179,8 +154,7 @@ pub(crate) fn from_delivery(message: &jetstream::Message) -> Result<Stored, Deco
         reason: Undecodable::Metadata(what),
     };
     let info = message.info().map_err(|_| lacks("delivery"))?;
-    let time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())
-        .map_err(|_| lacks("time"))?;
+    let time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).map_err(|_| lacks("time"))?;
     stored(Parts {
         subject: message.subject.as_str(),
         headers: message.headers.as_ref(),
@@ -197,11 +171,7 @@ pub(crate) fn direct(message: &async_nats::Message) -> Result<Stored, DecodeErro
         headers.get_last(name).map(async_nats::HeaderValue::as_str)
     };
     let subject = own("Nats-Subject").unwrap_or_default();
-    let lacks = |what| DecodeError {
-        subject: subject.to_owned(),
-        sequence: None,
-        reason: Undecodable::Metadata(what),
-    };
+    let lacks = |what| DecodeError { subject: subject.to_owned(), sequence: None, reason: Undecodable::Metadata(what) };
     let sequence = own("Nats-Sequence").and_then(|text| text.parse().ok());
     let time = own("Nats-Time-Stamp").and_then(|text| text.parse().ok());
     stored(Parts {
@@ -284,11 +254,7 @@ mod tests {
         headers
     }
 
-    fn read(
-        subject: &str,
-        headers: &HeaderMap,
-        body: &'static [u8],
-    ) -> Result<Stored, DecodeError> {
+    fn read(subject: &str, headers: &HeaderMap, body: &'static [u8]) -> Result<Stored, DecodeError> {
         stored(Parts {
             subject,
             headers: Some(headers),

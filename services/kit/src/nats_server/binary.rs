@@ -54,9 +54,7 @@ pub async fn find_binary() -> Result<PathBuf, BinaryError> {
     let named = env::var_os(VARIABLE).filter(|value| !value.is_empty());
     let path = match named {
         Some(named) => PathBuf::from(named),
-        None => env::var_os("PATH")
-            .and_then(|path| in_path(&path))
-            .ok_or(BinaryError::Missing)?,
+        None => env::var_os("PATH").and_then(|path| in_path(&path)).ok_or(BinaryError::Missing)?,
     };
     checked(path).await
 }
@@ -67,27 +65,19 @@ pub(super) async fn checked(path: PathBuf) -> Result<PathBuf, BinaryError> {
         .arg("--version")
         .output()
         .await
-        .map_err(|source| BinaryError::Ask {
-            path: path.clone(),
-            source,
-        })?;
+        .map_err(|source| BinaryError::Ask { path: path.clone(), source })?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let Some((found, version)) = parse_version(&said) else {
         return Err(BinaryError::Foreign { path, said });
     };
     if version < REQUIRED {
-        return Err(BinaryError::TooOld {
-            path,
-            found: found.to_owned(),
-        });
+        return Err(BinaryError::TooOld { path, found: found.to_owned() });
     }
     Ok(path)
 }
 
 fn in_path(path: &OsStr) -> Option<PathBuf> {
-    env::split_paths(path)
-        .map(|folder| folder.join("nats-server"))
-        .find(|candidate| Path::is_file(candidate))
+    env::split_paths(path).map(|folder| folder.join("nats-server")).find(|candidate| Path::is_file(candidate))
 }
 
 /// `nats-server: v2.15.1` gives `("2.15.1", (2, 15))`.
@@ -106,14 +96,8 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_the_server_prints_them() {
-        assert_eq!(
-            parse_version("nats-server: v2.15.1"),
-            Some(("2.15.1", (2, 15)))
-        );
-        assert_eq!(
-            parse_version("nats-server: v2.14.0-RC.1"),
-            Some(("2.14.0-RC.1", (2, 14)))
-        );
+        assert_eq!(parse_version("nats-server: v2.15.1"), Some(("2.15.1", (2, 15))));
+        assert_eq!(parse_version("nats-server: v2.14.0-RC.1"), Some(("2.14.0-RC.1", (2, 14))));
         assert_eq!(parse_version("GNU bash, version 5.2"), None);
     }
 }

@@ -45,15 +45,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) async fn spawn(
-        binary: &Path,
-        settings: &Settings,
-        lock: File,
-    ) -> Result<Self, StartError> {
-        let failed = |source| StartError::Spawn {
-            binary: binary.to_owned(),
-            source,
-        };
+    pub(super) async fn spawn(binary: &Path, settings: &Settings, lock: File) -> Result<Self, StartError> {
+        let failed = |source| StartError::Spawn { binary: binary.to_owned(), source };
         let mut command = command(binary, settings, lock).map_err(failed)?;
         let (started, start) = oneshot::channel();
         let (ended, exit) = watch::channel(None);
@@ -66,9 +59,7 @@ impl Child {
                 match spawned {
                     Ok(mut child) => {
                         let _ = started.send(Ok(child.id()));
-                        let exit = child
-                            .wait()
-                            .map_or_else(|error| Exit::Unknown(error.to_string()), Exit::Status);
+                        let exit = child.wait().map_or_else(|error| Exit::Unknown(error.to_string()), Exit::Status);
                         let _ = ended.send(Some(exit));
                     }
                     Err(error) => {
@@ -79,11 +70,7 @@ impl Child {
             .map_err(failed)?;
         let gone = |_| std::io::Error::other("the thread that starts it is gone");
         let pid = start.await.map_err(gone).and_then(|started| started);
-        Ok(Self {
-            pid: pid.map_err(failed)?,
-            exit,
-            lifetime: settings.lifetime,
-        })
+        Ok(Self { pid: pid.map_err(failed)?, exit, lifetime: settings.lifetime })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -96,11 +83,7 @@ impl Child {
 
     pub(super) async fn exited(&self) -> Exit {
         let mut exit = self.exit.clone();
-        match exit
-            .wait_for(Option::is_some)
-            .await
-            .map(|exit| exit.clone())
-        {
+        match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
             Ok(Some(exit)) => exit,
             _ => Exit::Unknown("the thread that awaits it is gone".to_owned()),
         }
@@ -140,11 +123,8 @@ fn command(binary: &Path, settings: &Settings, lock: File) -> std::io::Result<Co
         command.arg("--port").arg(port.to_string());
     }
     // What it says before its own log is open, such as errors in its configuration.
-    let errors = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .open(settings.state_dir.join("nats-server.err"))?;
+    let errors =
+        OpenOptions::new().create(true).write(true).truncate(true).open(settings.state_dir.join("nats-server.err"))?;
     command
         .current_dir(&settings.state_dir)
         .stdin(Stdio::from(lock))
@@ -154,9 +134,8 @@ fn command(binary: &Path, settings: &Settings, lock: File) -> std::io::Result<Co
 }
 
 fn has_setpriv() -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join("setpriv").is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("setpriv").is_file()));
     if !found {
         tracing::warn!("no setpriv (util-linux): nats-server survives a SIGKILL of this process");
     }

@@ -49,20 +49,13 @@ pub(super) fn forget_ports(state_dir: &Path) {
         return;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "ports")
-        {
+        if path.extension().is_some_and(|extension| extension == "ports") {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-pub(super) async fn wait(
-    state_dir: &Path,
-    child: &mut Child,
-    within: Duration,
-) -> Result<Endpoint, Problem> {
+pub(super) async fn wait(state_dir: &Path, child: &mut Child, within: Duration) -> Result<Endpoint, Problem> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(exit) = child.ended() {
@@ -86,10 +79,7 @@ fn listening(state_dir: &Path) -> Option<SocketAddr> {
         .ok()?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "ports")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ports"))
         .find_map(|path| {
             let ports: Ports = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
             ports.nats.first()?.strip_prefix("nats://")?.parse().ok()
@@ -114,9 +104,7 @@ pub(super) fn log_tail(state_dir: &Path) -> String {
     for name in ["nats-server.err", "nats-server.log"] {
         let text = fs::read(state_dir.join(name)).unwrap_or_default();
         let start = text.len().saturating_sub(TAIL_BYTES);
-        said.push_str(&String::from_utf8_lossy(
-            text.get(start..).unwrap_or_default(),
-        ));
+        said.push_str(&String::from_utf8_lossy(text.get(start..).unwrap_or_default()));
     }
     said
 }

@@ -27,11 +27,7 @@ type Outcome = Result<Request, RequestError>;
 
 impl Group {
     pub(super) fn of(job: Job) -> Self {
-        let mut group = Self {
-            jobs: HashMap::new(),
-            repeats: Vec::new(),
-            bytes: 0,
-        };
+        let mut group = Self { jobs: HashMap::new(), repeats: Vec::new(), bytes: 0 };
         group.add(job);
         group
     }
@@ -89,9 +85,7 @@ impl Group {
         let writes = self.jobs.iter().map(|(&run, job)| async move {
             let outcome = match journal.append_or_find(run, 0, &job.outgoing).await {
                 Ok(appended) if appended.found => Ok(Request::AlreadyThere),
-                Ok(appended) => Ok(Request::Started {
-                    sequence: appended.sequence,
-                }),
+                Ok(appended) => Ok(Request::Started { sequence: appended.sequence }),
                 Err(AppendError::Conflict { .. }) => Ok(Request::AlreadyThere),
                 Err(error) => Err(RequestError::Append(Arc::new(error))),
             };
@@ -104,11 +98,7 @@ impl Group {
     /// is for the next try.
     async fn write_batch(&self, journal: &Journal) -> Vec<(RunId, Outcome)> {
         let runs: Vec<RunId> = self.jobs.keys().copied().collect();
-        let entries = self
-            .jobs
-            .iter()
-            .map(|(&run, job)| BatchEntry::journal(run, 0, job.outgoing.clone()))
-            .collect();
+        let entries = self.jobs.iter().map(|(&run, job)| BatchEntry::journal(run, 0, job.outgoing.clone())).collect();
         match journal.append_batch(entries).await {
             Ok(sequences) => runs
                 .into_iter()

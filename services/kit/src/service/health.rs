@@ -55,22 +55,14 @@ impl Health {
     /// Without checks, and so not ready.
     pub fn new(service: &str) -> Self {
         let checks = watch::Sender::new(BTreeMap::new());
-        Self {
-            service: service.into(),
-            prefix: "".into(),
-            checks: Arc::new(checks),
-        }
+        Self { service: service.into(), prefix: "".into(), checks: Arc::new(checks) }
     }
 
     /// The health of a part; its checks are among this one's as `<name>/<check>`.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         let prefix = format!("{}{name}/", self.prefix);
-        Self {
-            service: name.into(),
-            prefix: prefix.into(),
-            checks: Arc::clone(&self.checks),
-        }
+        Self { service: name.into(), prefix: prefix.into(), checks: Arc::clone(&self.checks) }
     }
 
     /// Sets a check. Whatever a service waits for at its start is set to [`Check::Starting`] first.
@@ -88,8 +80,7 @@ impl Health {
     /// Takes a check away, such as that of a part that was shut down on purpose.
     pub fn remove(&self, check: &str) {
         let name = format!("{}{check}", self.prefix);
-        self.checks
-            .send_if_modified(|checks| checks.remove(&name).is_some());
+        self.checks.send_if_modified(|checks| checks.remove(&name).is_some());
     }
 
     /// Whether every check is green; without any check it is not.
@@ -106,11 +97,7 @@ impl Health {
         });
         let checks: BTreeMap<_, _> = mine.collect();
         let ready = !checks.is_empty() && checks.values().all(|check| *check == Check::Green);
-        HealthReport {
-            service: self.service.to_string(),
-            ready,
-            checks,
-        }
+        HealthReport { service: self.service.to_string(), ready, checks }
     }
 
     /// Wakes on every change of any check in the process; [`Health::report`] says what is.
@@ -133,20 +120,13 @@ impl Health {
 /// `/healthz`: the process answers. `/readyz`: every check is green, or 503. Both tell all checks as JSON.
 pub fn router(health: Health) -> Router {
     Router::new()
-        .route(
-            "/healthz",
-            get(async |State(health): State<Health>| Json(health.report())),
-        )
+        .route("/healthz", get(async |State(health): State<Health>| Json(health.report())))
         .route("/readyz", get(readyz))
         .with_state(health)
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
     let report = health.report();
-    let status = if report.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report))
 }

@@ -32,10 +32,7 @@ impl Signal {
     }
 
     /// Ends the process at once: who asks a second time does not want to wait.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that ends a process in the middle of its work"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that ends a process in the middle of its work")]
     pub(super) fn exit_process(self) -> ! {
         tracing::warn!(signal = %self, "ended at once by a second signal");
         std::process::exit(self.exit_code())
@@ -44,10 +41,8 @@ impl Signal {
 
 /// Waits for SIGTERM or SIGINT. From the first call on they no longer end the process by themselves.
 pub async fn until_signal() -> Signal {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         // The defaults of the system stay in force, which end the process: less gently, but they do.
         tracing::error!("can not listen for signals");
         return std::future::pending().await;

@@ -13,33 +13,16 @@ use serde_json::{Map, Value};
 const STREAM_IGNORED: [&str; 3] = ["metadata", "consumer_limits", "compression"];
 
 /// Fields of a stream that can not be changed once it is there.
-const STREAM_FIXED: [&str; 5] = [
-    "storage",
-    "retention",
-    "allow_msg_counter",
-    "mirror",
-    "sources",
-];
+const STREAM_FIXED: [&str; 5] = ["storage", "retention", "allow_msg_counter", "mirror", "sources"];
 
 /// Switches of a stream that can be turned on later, and never off again.
-const STREAM_ONE_WAY: [&str; 4] = [
-    "allow_msg_ttl",
-    "allow_msg_schedules",
-    "deny_delete",
-    "deny_purge",
-];
+const STREAM_ONE_WAY: [&str; 4] = ["allow_msg_ttl", "allow_msg_schedules", "deny_delete", "deny_purge"];
 
 /// Fields of a consumer that the server itself fills in. Its replicas follow its stream's.
 const CONSUMER_IGNORED: [&str; 4] = ["metadata", "name", "max_waiting", "num_replicas"];
 
 /// Fields of a consumer that can not be changed once it is there.
-const CONSUMER_FIXED: [&str; 5] = [
-    "durable_name",
-    "deliver_policy",
-    "opt_start_seq",
-    "ack_policy",
-    "replay_policy",
-];
+const CONSUMER_FIXED: [&str; 5] = ["durable_name", "deliver_policy", "opt_start_seq", "ack_policy", "replay_policy"];
 
 /// A field that is not as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +39,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            field,
-            wanted,
-            found,
-            ..
-        } = self;
+        let Self { field, wanted, found, .. } = self;
         write!(f, "{field} is {found} where {wanted} is wanted")
     }
 }
@@ -95,11 +73,7 @@ fn fields(config: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-fn compare(
-    wanted: &Map<String, Value>,
-    found: &Map<String, Value>,
-    ignored: &[&str],
-) -> Vec<Difference> {
+fn compare(wanted: &Map<String, Value>, found: &Map<String, Value>, ignored: &[&str]) -> Vec<Difference> {
     let mut names: Vec<_> = wanted.keys().chain(found.keys()).collect();
     names.sort();
     names.dedup();
@@ -109,12 +83,7 @@ fn compare(
         .filter_map(|name| {
             let (wanted, found) = (wanted.get(name), found.get(name));
             let same = wanted == found || (is_default(wanted) && is_default(found));
-            (!same).then(|| Difference {
-                field: name.clone(),
-                wanted: show(wanted),
-                found: show(found),
-                fixed: false,
-            })
+            (!same).then(|| Difference { field: name.clone(), wanted: show(wanted), found: show(found), fixed: false })
         })
         .collect()
 }

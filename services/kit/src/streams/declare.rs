@@ -40,11 +40,7 @@ pub struct StreamOptions {
 impl StreamOptions {
     /// One server on a person's machine: what a laptop's disk can spare, and some million events.
     pub const fn single_node() -> Self {
-        Self {
-            replicas: 1,
-            swarm_max_bytes: 2 << 30,
-            blobs_max_bytes: 4 << 30,
-        }
+        Self { replicas: 1, swarm_max_bytes: 2 << 30, blobs_max_bytes: 4 << 30 }
     }
 }
 
@@ -60,29 +56,16 @@ pub(super) fn streams(options: &StreamOptions) -> Vec<Config> {
 }
 
 fn logs(options: &StreamOptions) -> Vec<Config> {
-    let discard_new = |config| Config {
-        discard: DiscardPolicy::New,
-        ..config
-    };
+    let discard_new = |config| Config { discard: DiscardPolicy::New, ..config };
     vec![
         discard_new(Config {
             max_bytes: bytes(options.swarm_max_bytes),
             allow_atomic_publish: true,
             allow_message_ttl: true,
-            ..log(
-                "SWARM",
-                &[filter::RUNS, filter::SIGNALS, filter::EVENTS, filter::CALLS],
-            )
+            ..log("SWARM", &[filter::RUNS, filter::SIGNALS, filter::EVENTS, filter::CALLS])
         }),
-        discard_new(Config {
-            max_bytes: CONTROL_BYTES,
-            ..log("CONTROL", &[filter::CONTROLS])
-        }),
-        discard_new(Config {
-            max_bytes: LEDGER_BYTES,
-            allow_atomic_publish: true,
-            ..log("LEDGER", &[filter::LEDGER])
-        }),
+        discard_new(Config { max_bytes: CONTROL_BYTES, ..log("CONTROL", &[filter::CONTROLS]) }),
+        discard_new(Config { max_bytes: LEDGER_BYTES, allow_atomic_publish: true, ..log("LEDGER", &[filter::LEDGER]) }),
         // A stream that discards new messages can not hold schedules.
         Config {
             allow_message_schedules: true,
@@ -92,27 +75,14 @@ fn logs(options: &StreamOptions) -> Vec<Config> {
             ..log("SCHEDULES", &[filter::SCHEDULES])
         },
         discard_new(log("MEMORY", &[filter::MEMORY])),
-        Config {
-            allow_message_counter: true,
-            ..log("USAGE", &[filter::USAGE])
-        },
-        discard_new(Config {
-            deny_delete: true,
-            deny_purge: true,
-            ..log("AUDIT", &[filter::AUDIT])
-        }),
-        discard_new(Config {
-            max_bytes: DEAD_BYTES,
-            ..log("DEAD", &[filter::DEAD])
-        }),
+        Config { allow_message_counter: true, ..log("USAGE", &[filter::USAGE]) },
+        discard_new(Config { deny_delete: true, deny_purge: true, ..log("AUDIT", &[filter::AUDIT]) }),
+        discard_new(Config { max_bytes: DEAD_BYTES, ..log("DEAD", &[filter::DEAD]) }),
     ]
 }
 
 fn buckets() -> Vec<Config> {
-    let mut buckets: Vec<_> = ["memory", "agents", "runs", "budgets"]
-        .into_iter()
-        .map(bucket)
-        .collect();
+    let mut buckets: Vec<_> = ["memory", "agents", "runs", "budgets"].into_iter().map(bucket).collect();
     // On one server until it is known on how many.
     buckets.push(replies(1));
     buckets
@@ -153,10 +123,7 @@ fn blobs(options: &StreamOptions) -> Config {
 }
 
 fn log(name: &str, subjects: &[&str]) -> Config {
-    Config {
-        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
-        ..plain(name)
-    }
+    Config { subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(), ..plain(name) }
 }
 
 /// No limits but those that are added, and every default spelled out, so that what the server says can be compared.

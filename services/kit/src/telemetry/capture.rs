@@ -33,11 +33,7 @@ pub struct Capture {
 
 impl Capture {
     pub(super) fn new(service: &str, output: Output, sink: Option<LogSink>) -> Self {
-        Self {
-            service: service.to_owned(),
-            output,
-            sink,
-        }
+        Self { service: service.to_owned(), output, sink }
     }
 }
 
@@ -88,12 +84,7 @@ impl<S> Layer<S> for Capture
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    fn on_new_span(
-        &self,
-        attributes: &span::Attributes<'_>,
-        id: &span::Id,
-        context: Context<'_, S>,
-    ) {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         let mut facts = Facts::default();
         attributes.record(&mut facts);
         if let Some(span) = context.span(id) {
@@ -112,10 +103,7 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        let mut facts = Facts {
-            run: said.run.take(),
-            ..Facts::default()
-        };
+        let mut facts = Facts { run: said.run.take(), ..Facts::default() };
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Facts>() {
                 facts.fill_from(outer);
@@ -135,10 +123,7 @@ impl Capture {
         if let Some(agent) = facts.agent {
             fields.entry(AGENT).or_insert(Value::String(agent));
         }
-        let run_id = facts
-            .run
-            .as_deref()
-            .and_then(|run| run.parse::<RunId>().ok());
+        let run_id = facts.run.as_deref().and_then(|run| run.parse::<RunId>().ok());
         if let (None, Some(run)) = (run_id, facts.run) {
             fields.insert(RUN.to_owned(), Value::String(run));
         }
@@ -148,9 +133,7 @@ impl Capture {
             service: facts.service.unwrap_or_else(|| self.service.clone()),
             level: (*metadata.level()).into(),
             run_id,
-            target: said
-                .log_target
-                .unwrap_or_else(|| metadata.target().to_owned()),
+            target: said.log_target.unwrap_or_else(|| metadata.target().to_owned()),
             message: said.message,
             stream: None,
             fields,

@@ -24,18 +24,12 @@ enum Form {
 impl Output {
     /// Prints a JSON object a line.
     pub fn json(writer: impl Write + Send + 'static) -> Self {
-        Self {
-            writer: Mutex::new(Box::new(writer)),
-            form: Form::Json,
-        }
+        Self { writer: Mutex::new(Box::new(writer)), form: Form::Json }
     }
 
     /// Prints text.
     pub fn text(writer: impl Write + Send + 'static, colours: bool) -> Self {
-        Self {
-            writer: Mutex::new(Box::new(writer)),
-            form: Form::Text { colours },
-        }
+        Self { writer: Mutex::new(Box::new(writer)), form: Form::Text { colours } }
     }
 
     pub(super) fn write(&self, line: &LogLine) {
@@ -80,10 +74,7 @@ pub fn text_line(line: &LogLine, colours: bool) -> String {
     }
     push(&mut text, format_args!(" {}", harmless(&line.message)));
     for (name, value) in &line.fields {
-        push(
-            &mut text,
-            format_args!(" {}{name}={}", paint(DIM), paint(RESET)),
-        );
+        push(&mut text, format_args!(" {}{name}={}", paint(DIM), paint(RESET)));
         match value {
             Value::String(value) if is_bare(value) => text.push_str(value),
             value => push(&mut text, format_args!("{value}")),
@@ -98,8 +89,7 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 }
 
 fn is_bare(value: &str) -> bool {
-    !value.is_empty()
-        && !value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=')
+    !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=')
 }
 
 /// A message as it may be printed: further lines are indented, so that none of them looks like a log line of its

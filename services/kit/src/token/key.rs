@@ -10,9 +10,8 @@ use sha2::{Digest as _, Sha256};
 const KEY_BYTES: usize = 32;
 
 /// What precedes the seed in the PKCS #8 form of an Ed25519 key (RFC 8410), which the signer asks for.
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// Starts the text form of a secret key, so that nobody mistakes the file for anything else.
 const SECRET_PREFIX: &str = "nightcrew-bearer-key-1:";
@@ -40,9 +39,7 @@ impl SigningKey {
     /// Reads what `to_text` wrote.
     pub fn from_text(text: &str) -> Result<Self, InvalidKey> {
         let encoded = text.trim().strip_prefix(SECRET_PREFIX).ok_or(InvalidKey)?;
-        let seed = BASE64URL_NOPAD
-            .decode(encoded.as_bytes())
-            .map_err(|_| InvalidKey)?;
+        let seed = BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| InvalidKey)?;
         Self::from_seed(seed.try_into().map_err(|_| InvalidKey)?)
     }
 
@@ -64,19 +61,13 @@ impl SigningKey {
         let pair = KeyPair::new_from_raw(KeyPairType::User, seed).map_err(|_| InvalidKey)?;
         let (_, public) = nkeys::from_public_key(&pair.public_key()).map_err(|_| InvalidKey)?;
         let der = [PKCS8_PREFIX.as_slice(), seed.as_slice()].concat();
-        Ok(Self {
-            seed,
-            encoding: EncodingKey::from_ed_der(&der),
-            public: PublicKey::new(public),
-        })
+        Ok(Self { seed, encoding: EncodingKey::from_ed_der(&der), public: PublicKey::new(public) })
     }
 }
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.public.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.public.kid).finish_non_exhaustive()
     }
 }
 
@@ -89,10 +80,7 @@ pub struct PublicKey {
 
 impl PublicKey {
     fn new(bytes: [u8; KEY_BYTES]) -> Self {
-        Self {
-            kid: thumbprint(&bytes),
-            bytes,
-        }
+        Self { kid: thumbprint(&bytes), bytes }
     }
 
     /// Its id: the JWK thumbprint (RFC 7638), so a key can not be passed off under another's id.
@@ -107,9 +95,7 @@ impl PublicKey {
 
     /// Reads what `x` wrote.
     pub fn from_x(x: &str) -> Result<Self, InvalidKey> {
-        let bytes = BASE64URL_NOPAD
-            .decode(x.as_bytes())
-            .map_err(|_| InvalidKey)?;
+        let bytes = BASE64URL_NOPAD.decode(x.as_bytes()).map_err(|_| InvalidKey)?;
         Ok(Self::new(bytes.try_into().map_err(|_| InvalidKey)?))
     }
 
@@ -120,12 +106,7 @@ impl PublicKey {
 
 impl From<PublicKey> for PublicJwk {
     fn from(key: PublicKey) -> Self {
-        Self {
-            kty: "OKP".to_owned(),
-            crv: "Ed25519".to_owned(),
-            x: key.x(),
-            kid: key.kid,
-        }
+        Self { kty: "OKP".to_owned(), crv: "Ed25519".to_owned(), x: key.x(), kid: key.kid }
     }
 }
 
@@ -134,11 +115,7 @@ impl TryFrom<PublicJwk> for PublicKey {
 
     fn try_from(jwk: PublicJwk) -> Result<Self, Self::Error> {
         let key = Self::from_x(&jwk.x)?;
-        if jwk.kty == "OKP" && jwk.crv == "Ed25519" && jwk.kid == key.kid {
-            Ok(key)
-        } else {
-            Err(InvalidKey)
-        }
+        if jwk.kty == "OKP" && jwk.crv == "Ed25519" && jwk.kid == key.kid { Ok(key) } else { Err(InvalidKey) }
     }
 }
 

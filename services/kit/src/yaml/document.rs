@@ -52,33 +52,21 @@ impl Document {
 
     /// Where the value at a JSON Pointer stands, or the nearest node that holds it.
     pub fn mark(&self, pointer: &str) -> Mark {
-        self.nearest(pointer)
-            .map_or(Mark::START, |place| place.value)
+        self.nearest(pointer).map_or(Mark::START, |place| place.value)
     }
 
     /// Where the key of the value at a JSON Pointer stands; the value itself for an item of a list.
     pub fn key_mark(&self, pointer: &str) -> Mark {
-        self.nearest(pointer)
-            .map_or(Mark::START, |place| place.key.unwrap_or(place.value))
+        self.nearest(pointer).map_or(Mark::START, |place| place.key.unwrap_or(place.value))
     }
 
     /// A problem with the value at `pointer`.
-    pub fn problem(
-        &self,
-        pointer: &str,
-        message: impl Into<String>,
-        hint: Option<String>,
-    ) -> Problem {
+    pub fn problem(&self, pointer: &str, message: impl Into<String>, hint: Option<String>) -> Problem {
         self.problem_at(self.mark(pointer), pointer, message.into(), hint)
     }
 
     /// A problem with the key at `pointer`: it should not be there, or its mapping lacks something.
-    pub fn key_problem(
-        &self,
-        pointer: &str,
-        message: impl Into<String>,
-        hint: Option<String>,
-    ) -> Problem {
+    pub fn key_problem(&self, pointer: &str, message: impl Into<String>, hint: Option<String>) -> Problem {
         self.problem_at(self.key_mark(pointer), pointer, message.into(), hint)
     }
 
@@ -94,21 +82,12 @@ impl Document {
     pub fn select(&self, pattern: &str) -> Vec<(String, &Value)> {
         let mut found = vec![(String::new(), &self.value)];
         for token in pattern.split('/').skip(1) {
-            found = found
-                .into_iter()
-                .flat_map(|(pointer, value)| step(&pointer, value, token))
-                .collect();
+            found = found.into_iter().flat_map(|(pointer, value)| step(&pointer, value, token)).collect();
         }
         found
     }
 
-    fn problem_at(
-        &self,
-        mark: Mark,
-        pointer: &str,
-        message: String,
-        hint: Option<String>,
-    ) -> Problem {
+    fn problem_at(&self, mark: Mark, pointer: &str, message: String, hint: Option<String>) -> Problem {
         Problem {
             file: self.file.clone(),
             line: mark.line,
@@ -137,19 +116,10 @@ pub fn child(pointer: &str, token: &str) -> String {
 
 fn step<'a>(pointer: &str, value: &'a Value, token: &str) -> Vec<(String, &'a Value)> {
     match (value, token) {
-        (Value::Array(items), "*") => items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| (child(pointer, &index.to_string()), item))
-            .collect(),
-        (Value::Object(map), "*") => map
-            .iter()
-            .map(|(key, item)| (child(pointer, key), item))
-            .collect(),
-        _ => value
-            .pointer(&format!("/{token}"))
-            .map(|item| (format!("{pointer}/{token}"), item))
-            .into_iter()
-            .collect(),
+        (Value::Array(items), "*") => {
+            items.iter().enumerate().map(|(index, item)| (child(pointer, &index.to_string()), item)).collect()
+        }
+        (Value::Object(map), "*") => map.iter().map(|(key, item)| (child(pointer, key), item)).collect(),
+        _ => value.pointer(&format!("/{token}")).map(|item| (format!("{pointer}/{token}"), item)).into_iter().collect(),
     }
 }

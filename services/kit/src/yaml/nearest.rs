@@ -13,18 +13,12 @@ const MIN_PREFIX: usize = 3;
 /// assert_eq!(kit::yaml::suggestion("colour", ["project", "agents"]), None);
 /// ```
 pub fn suggestion<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let mut near: Vec<(usize, &str)> = known
-        .into_iter()
-        .filter_map(|name| distance(given, name).map(|d| (d, name)))
-        .collect();
+    let mut near: Vec<(usize, &str)> =
+        known.into_iter().filter_map(|name| distance(given, name).map(|d| (d, name))).collect();
     near.sort_unstable();
     let best = near.first()?.0;
-    let names: Vec<String> = near
-        .iter()
-        .filter(|(d, _)| *d == best)
-        .take(MAX_CANDIDATES)
-        .map(|(_, name)| format!("{name:?}"))
-        .collect();
+    let names: Vec<String> =
+        near.iter().filter(|(d, _)| *d == best).take(MAX_CANDIDATES).map(|(_, name)| format!("{name:?}")).collect();
     Some(format!("did you mean {}?", names.join(" or ")))
 }
 

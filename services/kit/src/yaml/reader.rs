@@ -78,12 +78,8 @@ struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     fn new(file: &str, text: &'t str) -> Self {
-        let document = Document {
-            file: file.to_owned(),
-            value: Value::Null,
-            places: BTreeMap::new(),
-            refused: BTreeSet::new(),
-        };
+        let document =
+            Document { file: file.to_owned(), value: Value::Null, places: BTreeMap::new(), refused: BTreeSet::new() };
         Self {
             parser: Parser::new_from_str(text),
             document,
@@ -104,12 +100,7 @@ impl<'t> Reader<'t> {
                     documents += 1;
                     if documents > 1 {
                         let hint = Some("everything belongs into one document");
-                        self.say(
-                            self.mark(span.start),
-                            "",
-                            "a second YAML document begins here",
-                            hint,
-                        );
+                        self.say(self.mark(span.start), "", "a second YAML document begins here", hint);
                         return Ok(());
                     }
                     let (event, span) = self.next()?;
@@ -141,11 +132,7 @@ impl<'t> Reader<'t> {
         key: Option<Mark>,
         depth: usize,
     ) -> Result<Value, Stop> {
-        let value = if is_absent(&event) {
-            key.unwrap_or(self.mark(span.start))
-        } else {
-            self.mark(span.start)
-        };
+        let value = if is_absent(&event) { key.unwrap_or(self.mark(span.start)) } else { self.mark(span.start) };
         self.nodes += 1;
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {
             let message = format!("more than {MAX_NODES} nodes, or nested deeper than {MAX_DEPTH}");
@@ -153,9 +140,7 @@ impl<'t> Reader<'t> {
             return Err(Stop::Bound);
         }
         if !self.shadowed {
-            self.document
-                .places
-                .insert(pointer.to_owned(), Place { key, value });
+            self.document.places.insert(pointer.to_owned(), Place { key, value });
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -172,12 +157,7 @@ impl<'t> Reader<'t> {
                 self.mapping(pointer, depth)
             }
             Event::Alias(_) => {
-                self.say(
-                    value,
-                    pointer,
-                    "aliases are not allowed",
-                    Some("write the value out"),
-                );
+                self.say(value, pointer, "aliases are not allowed", Some("write the value out"));
                 Ok(self.refused(pointer))
             }
             _ => Ok(Value::Null),
@@ -206,9 +186,7 @@ impl<'t> Reader<'t> {
             let mark = self.mark(span.start);
             let key = self.key(event, span, pointer, depth)?;
             let (event, span) = self.next()?;
-            let at = key
-                .as_ref()
-                .map_or_else(|| pointer.to_owned(), |key| child(pointer, key));
+            let at = key.as_ref().map_or_else(|| pointer.to_owned(), |key| child(pointer, key));
             let first = key.as_ref().is_some_and(|key| !map.contains_key(key));
             let shadowed = self.shadowed;
             self.shadowed |= !first;
@@ -226,25 +204,14 @@ impl<'t> Reader<'t> {
     }
 
     /// The text of a key, or nothing after noting why it can not be one.
-    fn key(
-        &mut self,
-        event: Event<'t>,
-        span: Span,
-        pointer: &str,
-        depth: usize,
-    ) -> Result<Option<String>, Stop> {
+    fn key(&mut self, event: Event<'t>, span: Span, pointer: &str, depth: usize) -> Result<Option<String>, Stop> {
         let mark = self.mark(span.start);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.scalars.push(span.start.index()..span.end.index());
                 self.refuse_extras(mark, pointer, anchor, tag.as_deref());
                 if text == "<<" && style == ScalarStyle::Plain {
-                    self.say(
-                        mark,
-                        pointer,
-                        "merge keys are not allowed",
-                        Some("write the keys out"),
-                    );
+                    self.say(mark, pointer, "merge keys are not allowed", Some("write the keys out"));
                     return Ok(None);
                 }
                 if text.is_empty() {
@@ -270,9 +237,7 @@ impl<'t> Reader<'t> {
             Some(Scalar::Integer(value)) => Value::from(value),
             Some(Scalar::String(value)) => Value::String(value.into_owned()),
             Some(Scalar::FloatingPoint(value)) => {
-                let whole = text
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || b == b'-' || b == b'+');
+                let whole = text.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'+');
                 match Number::from_f64(value.0) {
                     Some(number) if !whole => Value::Number(number),
                     _ => {
@@ -286,35 +251,19 @@ impl<'t> Reader<'t> {
 
     fn refuse_extras(&mut self, mark: Mark, pointer: &str, anchor: usize, tag: Option<&Tag>) {
         if anchor != 0 {
-            self.say(
-                mark,
-                pointer,
-                "anchors are not allowed",
-                Some("write the value out where it is used"),
-            );
+            self.say(mark, pointer, "anchors are not allowed", Some("write the value out where it is used"));
         }
         if tag.is_some() {
-            self.say(
-                mark,
-                pointer,
-                "tags are not allowed",
-                Some("quote text, and leave numbers plain"),
-            );
+            self.say(mark, pointer, "tags are not allowed", Some("quote text, and leave numbers plain"));
         }
     }
 
     /// The parser places what is missing at the end behind the last line.
     fn mark(&self, marker: Marker) -> Mark {
         if marker.line() > self.lines {
-            return Mark {
-                line: self.lines,
-                column: 1,
-            };
+            return Mark { line: self.lines, column: 1 };
         }
-        Mark {
-            line: marker.line(),
-            column: marker.col() + 1,
-        }
+        Mark { line: marker.line(), column: marker.col() + 1 }
     }
 
     fn refused(&mut self, pointer: &str) -> Value {
@@ -343,14 +292,6 @@ fn is_absent(event: &Event<'_>) -> bool {
 
 /// Lines as YAML and editors count them: a lone carriage return ends one too.
 fn count_lines(text: &str) -> usize {
-    let breaks = |line: &str| {
-        line.strip_suffix('\r')
-            .unwrap_or(line)
-            .matches('\r')
-            .count()
-    };
-    text.split_inclusive('\n')
-        .map(|line| 1 + breaks(line.trim_end_matches('\n')))
-        .sum::<usize>()
-        .max(1)
+    let breaks = |line: &str| line.strip_suffix('\r').unwrap_or(line).matches('\r').count();
+    text.split_inclusive('\n').map(|line| 1 + breaks(line.trim_end_matches('\n'))).sum::<usize>().max(1)
 }

@@ -16,23 +16,15 @@ pub(super) fn find(text: &str, scalars: &[Range<usize>], last_line: usize) -> Ve
         let mut blank_before = true;
         let mut done = false;
         for (column, character) in line.chars().enumerate() {
-            while scalars
-                .get(next_scalar)
-                .is_some_and(|scalar| scalar.end <= index)
-            {
+            while scalars.get(next_scalar).is_some_and(|scalar| scalar.end <= index) {
                 next_scalar += 1;
             }
-            let content = scalars
-                .get(next_scalar)
-                .is_some_and(|scalar| scalar.contains(&index));
+            let content = scalars.get(next_scalar).is_some_and(|scalar| scalar.contains(&index));
             if character == '#' && blank_before && !content {
                 done = true;
             }
             if character == '\t' && !content && !done && !line.trim().is_empty() {
-                found.push(Mark {
-                    line: number + 1,
-                    column: column + 1,
-                });
+                found.push(Mark { line: number + 1, column: column + 1 });
                 done = true;
             }
             blank_before = character.is_whitespace();
@@ -51,10 +43,6 @@ pub(super) fn suspects(text: &str, line: usize, reason: &str) -> (usize, usize) 
         return (line, line);
     }
     let indented = |text: &str| text.trim_start_matches(' ').starts_with('\t');
-    let later = text
-        .split('\n')
-        .enumerate()
-        .skip(line.saturating_sub(1))
-        .find(|(_, text)| indented(text));
+    let later = text.split('\n').enumerate().skip(line.saturating_sub(1)).find(|(_, text)| indented(text));
     (line, later.map_or(line, |(index, _)| index + 1))
 }

@@ -14,9 +14,7 @@ use crate::fixture::Fixture;
 
 /// What can not be compressed or confused: each place holds something else.
 fn content(bytes: usize, seed: u32) -> Bytes {
-    (0..bytes / 4)
-        .flat_map(|n| (u32::try_from(n).unwrap().wrapping_mul(2_654_435_761) ^ seed).to_le_bytes())
-        .collect()
+    (0..bytes / 4).flat_map(|n| (u32::try_from(n).unwrap().wrapping_mul(2_654_435_761) ^ seed).to_le_bytes()).collect()
 }
 
 #[tokio::test]
@@ -30,15 +28,8 @@ async fn what_is_put_is_had_again_whatever_its_size() {
         assert_eq!(blob.bytes, bytes as u64);
         assert!(reader.get(&blob).await.unwrap() == content, "{bytes} bytes");
     }
-    let missing = BlobRef {
-        blob: "00".repeat(32),
-        bytes: 1,
-        preview: None,
-    };
-    assert_eq!(
-        reader.get(&missing).await.unwrap_err().code(),
-        "blob_missing"
-    );
+    let missing = BlobRef { blob: "00".repeat(32), bytes: 1, preview: None };
+    assert_eq!(reader.get(&missing).await.unwrap_err().code(), "blob_missing");
 }
 
 #[tokio::test]
@@ -93,10 +84,7 @@ async fn what_nothing_names_is_swept_without_a_trace_and_can_come_back() {
     assert_eq!(sweeper.sweep(&names, long_ago).await.unwrap(), 0);
     let just_now = clock::now() + 1.minute();
     assert_eq!(sweeper.sweep(&names, just_now).await.unwrap(), 1);
-    assert_eq!(
-        sweeper.get(&unnamed).await.unwrap_err().code(),
-        "blob_missing"
-    );
+    assert_eq!(sweeper.get(&unnamed).await.unwrap_err().code(), "blob_missing");
     sweeper.get(&named).await.unwrap();
     let mut stream = bus.jetstream().get_stream("OBJ_blobs").await.unwrap();
     // Two chunks and a name.

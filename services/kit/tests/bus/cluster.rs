@@ -67,10 +67,7 @@ async fn write(journal: Journal) -> (RunId, Vec<RunId>) {
         if n % 10 == 5 {
             let child = new_run();
             children.push(child);
-            let batch = [
-                Entry::journal(run, last, decision),
-                Entry::journal(child, 0, requested(child)),
-            ];
+            let batch = [Entry::journal(run, last, decision), Entry::journal(child, 0, requested(child))];
             last = append_batch(&journal, &batch).await;
         } else {
             last = append(&journal, run, last, &decision).await;
@@ -106,10 +103,7 @@ async fn nothing_is_lost_or_written_twice_when_the_leader_is_killed() {
     for _ in 0..RUNS {
         writers.spawn(write(journal.clone()));
     }
-    until("some writing", || async {
-        (woken.lock().unwrap().len() >= RUNS).then_some(())
-    })
-    .await;
+    until("some writing", || async { (woken.lock().unwrap().len() >= RUNS).then_some(()) }).await;
     let name = leader(&journal).await;
     let index = cluster.index_of(&name).expect("a leader among the servers");
     cluster.server(index).kill().await.unwrap();
@@ -132,10 +126,7 @@ async fn nothing_is_lost_or_written_twice_when_the_leader_is_killed() {
         epochs.check(run, tail.sequence, wait).await.unwrap();
         for child in children {
             assert!(journal.exists(child).await.unwrap());
-            until("the child's wake", || async {
-                woken.lock().unwrap().contains(&child).then_some(())
-            })
-            .await;
+            until("the child's wake", || async { woken.lock().unwrap().contains(&child).then_some(()) }).await;
         }
     }
     reading.stop().await;

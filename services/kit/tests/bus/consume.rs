@@ -33,10 +33,7 @@ impl Classified for Wrong {
     }
 }
 
-pub(crate) const OPTIONS: Options = Options {
-    max_in_flight: 4,
-    progress_every: None,
-};
+pub(crate) const OPTIONS: Options = Options { max_in_flight: 4, progress_every: None };
 
 /// A running loop over the wakes.
 pub(crate) struct Loop {
@@ -59,23 +56,14 @@ impl Loop {
         F: Future<Output = Result<Fate, Wrong>> + Send + 'static,
     {
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(consume::run(
-            bus.clone(),
-            consumer,
-            options,
-            handler,
-            shutdown.clone(),
-            TaskTracker::new(),
-        ));
+        let task =
+            tokio::spawn(consume::run(bus.clone(), consumer, options, handler, shutdown.clone(), TaskTracker::new()));
         Self { shutdown, task }
     }
 
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
-        soon("the end of the loop", self.task)
-            .await
-            .unwrap()
-            .unwrap();
+        soon("the end of the loop", self.task).await.unwrap().unwrap();
     }
 }
 
@@ -93,18 +81,12 @@ pub(crate) fn run_of(delivery: &Delivery) -> RunId {
 /// Messages that are in hand or waiting.
 async fn unacked(bus: &Bus) -> usize {
     let stream = bus.jetstream().get_stream("SWARM").await.unwrap();
-    let info = stream
-        .consumer_info(consumer::RUNNER_WAKE.name)
-        .await
-        .unwrap();
+    let info = stream.consumer_info(consumer::RUNNER_WAKE.name).await.unwrap();
     info.num_ack_pending + usize::try_from(info.num_pending).unwrap()
 }
 
 async fn nothing_left(bus: &Bus) {
-    until("everything acked", || async {
-        (unacked(bus).await == 0).then_some(())
-    })
-    .await;
+    until("everything acked", || async { (unacked(bus).await == 0).then_some(()) }).await;
 }
 
 /// Waits for a run's wake; an earlier one may come again.
@@ -121,10 +103,7 @@ async fn a_wake_arrives_at_once_and_is_acked() {
     let reading = Loop::start(&bus, OPTIONS, move |delivery| {
         let arrived = arrived.clone();
         async move {
-            arrived
-                .send((run_of(&delivery), Instant::now()))
-                .await
-                .unwrap();
+            arrived.send((run_of(&delivery), Instant::now())).await.unwrap();
             Ok(Fate::Ack)
         }
     });
@@ -150,21 +129,12 @@ async fn later_and_transient_come_again_and_abandoned_ones_lapse() {
     let bus = fixture.runner().await;
     let journal = Journal::new(&bus);
     let seen: Arc<Mutex<HashMap<RunId, Vec<u64>>>> = Arc::default();
-    let runs = [
-        wake(&journal).await,
-        wake(&journal).await,
-        wake(&journal).await,
-    ];
+    let runs = [wake(&journal).await, wake(&journal).await, wake(&journal).await];
     let noted = Arc::clone(&seen);
     let started = Instant::now();
     let reading = Loop::start(&bus, OPTIONS, move |delivery| {
         let run = run_of(&delivery);
-        noted
-            .lock()
-            .unwrap()
-            .entry(run)
-            .or_default()
-            .push(delivery.attempt);
+        noted.lock().unwrap().entry(run).or_default().push(delivery.attempt);
         async move {
             if delivery.attempt > 1 {
                 return Ok(Fate::Ack);
@@ -197,20 +167,11 @@ async fn refused_ones_are_done_and_broken_ones_parked() {
     let reading = Loop::start(&bus, OPTIONS, move |delivery| async move {
         let run = run_of(&delivery);
         assert!(run != panicking, "so it is");
-        Err(Wrong(if run == refused {
-            ErrorClass::Refused
-        } else {
-            ErrorClass::Broken
-        }))
+        Err(Wrong(if run == refused { ErrorClass::Refused } else { ErrorClass::Broken }))
     });
     nothing_left(&bus).await;
-    let parked = dead::list(&fixture.connect(Service::Nightcrew).await, 0, 10)
-        .await
-        .unwrap();
-    let mut codes: Vec<_> = parked
-        .iter()
-        .map(|parked| parked.letter.code.clone())
-        .collect();
+    let parked = dead::list(&fixture.connect(Service::Nightcrew).await, 0, 10).await.unwrap();
+    let mut codes: Vec<_> = parked.iter().map(|parked| parked.letter.code.clone()).collect();
     codes.sort();
     assert_eq!(codes, ["panic", "wrong"]);
     let subject = requested(broken).subject.to_string();
@@ -225,10 +186,7 @@ async fn a_message_in_hand_is_extended_while_its_handler_works() {
     let journal = Journal::new(&bus);
     let deliveries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&deliveries);
-    let options = Options {
-        progress_every: Some(Duration::from_secs(1)),
-        ..OPTIONS
-    };
+    let options = Options { progress_every: Some(Duration::from_secs(1)), ..OPTIONS };
     wake(&journal).await;
     let work = consumer::RUNNER_WAKE.ack_wait * 2;
     let reading = Loop::start(&bus, options, move |_| {
@@ -297,10 +255,7 @@ async fn shutdown_finishes_what_is_in_hand_and_takes_nothing_new() {
     }
     reading.stop().await;
     assert_eq!(finished.load(Ordering::SeqCst), OPTIONS.max_in_flight);
-    until("the acks", || async {
-        (unacked(&bus).await == 6).then_some(())
-    })
-    .await;
+    until("the acks", || async { (unacked(&bus).await == 6).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -325,10 +280,7 @@ async fn the_loop_outlives_the_server_and_the_consumer() {
     arrives(&mut arrivals, second).await;
 
     let stream = bus.jetstream().get_stream("SWARM").await.unwrap();
-    stream
-        .delete_consumer(consumer::RUNNER_WAKE.name)
-        .await
-        .unwrap();
+    stream.delete_consumer(consumer::RUNNER_WAKE.name).await.unwrap();
     let third = wake(&journal).await;
     arrives(&mut arrivals, third).await;
     reading.stop().await;
@@ -339,10 +291,7 @@ async fn who_was_stopped_for_too_long_leaves_the_delivery_to_its_successor() {
     let fixture = Fixture::start().await;
     let bus = fixture.runner().await;
     let journal = Journal::new(&bus);
-    let options = Options {
-        progress_every: Some(Duration::from_millis(500)),
-        ..OPTIONS
-    };
+    let options = Options { progress_every: Some(Duration::from_millis(500)), ..OPTIONS };
     let ack_wait = consumer::RUNNER_WAKE.ack_wait;
     let deliveries = Arc::new(AtomicUsize::new(0));
     let (began, mut beginnings) = mpsc::channel(8);
@@ -351,10 +300,7 @@ async fn who_was_stopped_for_too_long_leaves_the_delivery_to_its_successor() {
     let config = fixture.config(Service::AgentRunner);
     let count = Arc::clone(&deliveries);
     let stopped = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let bus = Bus::connect(&config).await.unwrap();
             let (done, mut ends) = mpsc::channel(8);

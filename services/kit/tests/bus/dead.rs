@@ -28,10 +28,7 @@ async fn parked(bus: &Bus, count: usize) -> Vec<Parked> {
 #[tokio::test]
 async fn a_parked_message_is_handled_again_by_its_service() {
     let fixture = Fixture::start().await;
-    let (bus, person) = (
-        fixture.runner().await,
-        fixture.connect(Service::Nightcrew).await,
-    );
+    let (bus, person) = (fixture.runner().await, fixture.connect(Service::Nightcrew).await);
     let journal = Journal::new(&bus);
     let mended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&mended);
@@ -39,19 +36,10 @@ async fn a_parked_message_is_handled_again_by_its_service() {
     let reading = Loop::start(&bus, OPTIONS, move |delivery| {
         assert_eq!(run_of(&delivery), run);
         let mended = seen.load(Ordering::SeqCst);
-        async move {
-            if mended {
-                Ok(Fate::Ack)
-            } else {
-                Err(Wrong(ErrorClass::Broken))
-            }
-        }
+        async move { if mended { Ok(Fate::Ack) } else { Err(Wrong(ErrorClass::Broken)) } }
     });
     let letter = parked(&person, 1).await.remove(0);
-    assert_eq!(
-        letter.letter.consumer.as_deref(),
-        Some("agent-runner-wakes")
-    );
+    assert_eq!(letter.letter.consumer.as_deref(), Some("agent-runner-wakes"));
     assert_eq!(letter.letter.reason, "it went wrong");
     let error = dead::replay(&person, letter.sequence).await.unwrap_err();
     assert_eq!(error.code(), "dead_still_broken");
@@ -68,16 +56,10 @@ async fn a_parked_message_is_handled_again_by_its_service() {
 #[tokio::test]
 async fn a_message_that_is_none_is_parked_with_its_reason() {
     let fixture = Fixture::start().await;
-    let (bus, person) = (
-        fixture.runner().await,
-        fixture.connect(Service::Nightcrew).await,
-    );
+    let (bus, person) = (fixture.runner().await, fixture.connect(Service::Nightcrew).await);
     let run = new_run();
     let subject = requested(run).subject.to_string();
-    bus.client()
-        .publish_with_headers(subject.clone(), HeaderMap::new(), "rubbish".into())
-        .await
-        .unwrap();
+    bus.client().publish_with_headers(subject.clone(), HeaderMap::new(), "rubbish".into()).await.unwrap();
     let reading = Loop::start(&bus, OPTIONS, |_| async { Ok(Fate::Ack) });
     let letter = parked(&person, 1).await.remove(0).letter;
     assert_eq!(letter.code, "bad_envelope");
@@ -86,49 +68,29 @@ async fn a_message_that_is_none_is_parked_with_its_reason() {
     let error = dead::replay(&person, 1).await.unwrap_err();
     assert_eq!(error.code(), "dead_still_broken");
     dead::drop(&person, 1).await.unwrap();
-    assert_eq!(
-        dead::drop(&person, 1).await.unwrap_err().code(),
-        "dead_unknown"
-    );
-    assert_eq!(
-        dead::show(&person, 1).await.unwrap_err().code(),
-        "dead_unknown"
-    );
+    assert_eq!(dead::drop(&person, 1).await.unwrap_err().code(), "dead_unknown");
+    assert_eq!(dead::show(&person, 1).await.unwrap_err().code(), "dead_unknown");
     reading.stop().await;
 }
 
 #[tokio::test]
 async fn a_trigger_that_was_never_published_starts_its_run_once() {
     let fixture = Fixture::start().await;
-    let (bridge, person) = (
-        fixture.connect(Service::ChatBridge).await,
-        fixture.connect(Service::Nightcrew).await,
-    );
+    let (bridge, person) = (fixture.connect(Service::ChatBridge).await, fixture.connect(Service::Nightcrew).await);
     let run = new_run();
     // Twice the same: parked once.
     for _ in 0..2 {
-        dead::park_outgoing(
-            &bridge,
-            &requested(run),
-            "unknown_agent",
-            "nobody is called so",
-        )
-        .await
-        .unwrap();
+        dead::park_outgoing(&bridge, &requested(run), "unknown_agent", "nobody is called so").await.unwrap();
     }
     let letter = parked(&person, 1).await.remove(0);
     let replayed = dead::replay(&person, letter.sequence).await.unwrap();
     assert!(matches!(replayed, Replayed::Published(_)), "{replayed:?}");
-    dead::park_outgoing(&person, &requested(run), "again", "again")
-        .await
-        .unwrap();
+    dead::park_outgoing(&person, &requested(run), "again", "again").await.unwrap();
     // The stream still knows the first letter's id: forget it, and park under another.
     parked(&person, 0).await;
     let mut again = requested(run);
     again.envelope.id = schemas::EventId::new("another-way-to-the-same-run");
-    dead::park_outgoing(&person, &again, "again", "again")
-        .await
-        .unwrap();
+    dead::park_outgoing(&person, &again, "again", "again").await.unwrap();
     let letter = parked(&person, 1).await.remove(0);
     let replayed = dead::replay(&person, letter.sequence).await.unwrap();
     assert_eq!(replayed, Replayed::AlreadyThere);
@@ -140,16 +102,11 @@ async fn a_parked_signal_is_published_again() {
     let fixture = Fixture::start().await;
     let person = fixture.connect(Service::Nightcrew).await;
     let run = new_run();
-    dead::park_outgoing(&person, &cancel(run, "c"), "test", "test")
-        .await
-        .unwrap();
+    dead::park_outgoing(&person, &cancel(run, "c"), "test", "test").await.unwrap();
     let letter = parked(&person, 1).await.remove(0);
     let replayed = dead::replay(&person, letter.sequence).await.unwrap();
     assert!(matches!(replayed, Replayed::Published(_)));
-    assert_eq!(
-        Journal::new(&person).signals(run, 1).await.unwrap().len(),
-        1
-    );
+    assert_eq!(Journal::new(&person).signals(run, 1).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -166,14 +123,9 @@ async fn what_can_not_be_parked_waits_and_health_is_red() {
     let journal = Journal::new(&bus);
     let context = Context::new("test");
     context.ready();
-    spawn(&context, &bus, consumer::RUNNER_WAKE, OPTIONS, |_| async {
-        Err::<Fate, _>(Wrong(ErrorClass::Broken))
-    });
+    spawn(&context, &bus, consumer::RUNNER_WAKE, OPTIONS, |_| async { Err::<Fate, _>(Wrong(ErrorClass::Broken)) });
     let run = wake(&journal).await;
-    until("red health", || async {
-        (!context.health.is_ready()).then_some(())
-    })
-    .await;
+    until("red health", || async { (!context.health.is_ready()).then_some(()) }).await;
     parked(&person, 0).await;
     // As an upgrade at the next start does it.
     let options = StreamOptions::single_node();
@@ -181,10 +133,7 @@ async fn what_can_not_be_parked_waits_and_health_is_red() {
     assert_eq!(report.updated[0].0, "DEAD");
     let letter = parked(&person, 1).await.remove(0).letter;
     assert_eq!(letter.subject, requested(run).subject.to_string());
-    until("green health", || async {
-        context.health.is_ready().then_some(())
-    })
-    .await;
+    until("green health", || async { context.health.is_ready().then_some(()) }).await;
     context.begin_shutdown();
     assert!(context.drain(Duration::from_secs(5)).await);
 }

@@ -30,10 +30,7 @@ async fn a_tick_comes_at_its_time_and_a_later_definition_replaces_it() {
     let run = new_run();
     let at = clock::now() + 2.seconds();
     let soonest = clock::now() + 500.milliseconds();
-    due::schedule(&bus, run, soonest)
-        .await
-        .map_err(|error| error.code())
-        .unwrap();
+    due::schedule(&bus, run, soonest).await.map_err(|error| error.code()).unwrap();
     due::schedule(&bus, run, at).await.unwrap();
     let (ticked, when) = soon("a tick", arrivals.recv()).await.unwrap();
     assert_eq!(ticked, run);

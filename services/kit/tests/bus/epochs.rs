@@ -25,10 +25,7 @@ async fn held(journal: &Journal) -> (RunId, u64) {
     let run = new_run();
     let first = journal.append(run, 0, requested(run)).await.unwrap();
     let id = format!("{run}/started");
-    (
-        run,
-        journal.append(run, first, started(run, &id)).await.unwrap(),
-    )
+    (run, journal.append(run, first, started(run, &id)).await.unwrap())
 }
 
 #[tokio::test]
@@ -40,10 +37,7 @@ async fn an_epoch_is_live_until_the_next_one_or_the_end() {
     let after = held(&journal).await;
     for (run, epoch) in [before, after] {
         epochs.check(run, epoch, WAIT).await.unwrap();
-        let next = journal
-            .append(run, epoch, started(run, &format!("{run}/2")))
-            .await
-            .unwrap();
+        let next = journal.append(run, epoch, started(run, &format!("{run}/2"))).await.unwrap();
         epochs.check(run, next, WAIT).await.unwrap();
         let old = epochs.check(run, epoch, NO_WAIT).await.unwrap_err();
         assert!(matches!(old, EpochError::Old { current } if current == next));
@@ -55,16 +49,9 @@ async fn an_epoch_is_live_until_the_next_one_or_the_end() {
             }
         });
         let ended = Instant::now();
-        journal
-            .append(run, next, killed(run, &format!("{run}/3")))
-            .await
-            .unwrap();
+        journal.append(run, next, killed(run, &format!("{run}/3"))).await.unwrap();
         let told = soon("the end", over).await.unwrap();
-        assert!(
-            told - ended < Duration::from_millis(100),
-            "{:?}",
-            told - ended
-        );
+        assert!(told - ended < Duration::from_millis(100), "{:?}", told - ended);
         let error = epochs.check(run, next, NO_WAIT).await.unwrap_err();
         assert!(matches!(error, EpochError::Ended), "{error:?}");
     }
@@ -84,10 +71,7 @@ async fn an_epoch_that_is_not_there_yet_is_awaited_and_no_longer_than_told() {
     let epoch = journal.append(run, first, started(run, "s")).await.unwrap();
     assert_eq!(epoch, first + 1);
     soon("the epoch", waiting).await.unwrap().unwrap();
-    let error = epochs
-        .check(run, epoch + 1, Duration::from_millis(50))
-        .await
-        .unwrap_err();
+    let error = epochs.check(run, epoch + 1, Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, EpochError::Unknown), "{error:?}");
     let error = epochs.check(new_run(), 1, NO_WAIT).await.unwrap_err();
     assert!(matches!(error, EpochError::Unknown), "{error:?}");
@@ -105,9 +89,7 @@ async fn a_log_that_is_silent_is_stale_and_a_log_that_returns_is_not() {
     fixture.server.server().pause().unwrap();
     let stale = until("a stale fold", || async {
         let checked = epochs.check(run, epoch, NO_WAIT).await;
-        checked
-            .err()
-            .filter(|error| matches!(error, EpochError::Stale))
+        checked.err().filter(|error| matches!(error, EpochError::Stale))
     });
     assert!(timeout(3 * STALE_AFTER, stale).await.is_ok());
     fixture.server.server().unpause().unwrap();
@@ -116,17 +98,12 @@ async fn a_log_that_is_silent_is_stale_and_a_log_that_returns_is_not() {
     fixture.server.server().kill().await.unwrap();
     until("a stale fold", || async {
         let checked = epochs.check(run, epoch, NO_WAIT).await;
-        checked
-            .err()
-            .filter(|error| matches!(error, EpochError::Stale))
+        checked.err().filter(|error| matches!(error, EpochError::Stale))
     })
     .await;
     fixture.server.server().restart().await.unwrap();
     // Ended while nobody followed.
     journal.append(run, epoch, killed(run, "k")).await.unwrap();
-    let error = until("the end", || async {
-        epochs.check(run, epoch, WAIT).await.err()
-    })
-    .await;
+    let error = until("the end", || async { epochs.check(run, epoch, WAIT).await.err() }).await;
     assert!(matches!(error, EpochError::Ended), "{error:?}");
 }

@@ -14,9 +14,7 @@ use schemas::event::{Killed, Requested, Started, Totals};
 use schemas::ids::Token;
 use schemas::signal::ByWhom;
 use schemas::trigger::Trigger;
-use schemas::{
-    AgentName, Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Signal, Subject,
-};
+use schemas::{AgentName, Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Signal, Subject};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -34,9 +32,7 @@ impl Fixture {
     }
 
     pub(crate) async fn with(options: StreamOptions) -> Self {
-        let fixture = Self {
-            server: TestBus::start().await,
-        };
+        let fixture = Self { server: TestBus::start().await };
         let setup = fixture.connect(Service::Setup).await;
         streams::ensure(&setup, &options).await.expect("streams");
         fixture
@@ -66,9 +62,7 @@ pub(crate) fn config(url: &str, service: Service, creds: PathBuf) -> BusConfig {
 }
 
 pub(crate) async fn connect(url: &str, service: Service, creds: PathBuf) -> Bus {
-    Bus::connect(&config(url, service, creds))
-        .await
-        .expect("a connection")
+    Bus::connect(&config(url, service, creds)).await.expect("a connection")
 }
 
 pub(crate) fn new_run() -> RunId {
@@ -88,9 +82,7 @@ pub(crate) fn envelope(id: &str) -> Envelope {
 }
 
 fn decided(subject: Subject, id: &str, event: RunEvent) -> Outgoing {
-    let decision = Decision {
-        events: vec![event],
-    };
+    let decision = Decision { events: vec![event] };
     Outgoing::decision(subject, envelope(id), &decision).expect("a decision")
 }
 
@@ -100,10 +92,7 @@ pub(crate) fn requested(run: RunId) -> Outgoing {
         project: ProjectId::try_new(PROJECT).expect("a project"),
         agent: agent(),
         class: Class::Resident,
-        trigger: Trigger::Command {
-            by: "test".to_owned(),
-            key: run.to_string(),
-        },
+        trigger: Trigger::Command { by: "test".to_owned(), key: run.to_string() },
         rule: "test".to_owned(),
         prompt: "do it".into(),
         context: None,
@@ -121,29 +110,20 @@ pub(crate) fn requested(run: RunId) -> Outgoing {
 
 /// Opens an epoch.
 pub(crate) fn started(run: RunId, id: &str) -> Outgoing {
-    let event = RunEvent::Started(Started {
-        runner: "runner-1".to_owned(),
-        harness: "native".to_owned(),
-    });
+    let event = RunEvent::Started(Started { runner: "runner-1".to_owned(), harness: "native".to_owned() });
     decided(Subject::Journal(run), id, event)
 }
 
 /// Ends a run.
 pub(crate) fn killed(run: RunId, id: &str) -> Outgoing {
-    let event = RunEvent::Killed(Killed {
-        by: "test".to_owned(),
-        reason: "test".to_owned(),
-        totals: Totals::default(),
-    });
+    let event =
+        RunEvent::Killed(Killed { by: "test".to_owned(), reason: "test".to_owned(), totals: Totals::default() });
     decided(Subject::Journal(run), id, event)
 }
 
 /// A signal for a run.
 pub(crate) fn cancel(run: RunId, id: &str) -> Outgoing {
-    let signal = Signal::Cancel(ByWhom {
-        by: "test".to_owned(),
-        reason: String::new(),
-    });
+    let signal = Signal::Cancel(ByWhom { by: "test".to_owned(), reason: String::new() });
     let subject = Subject::Signal(run, token("cancel"));
     let mut envelope = envelope(id);
     signal.kind().clone_into(&mut envelope.kind);
@@ -168,7 +148,5 @@ where
 
 /// The result of `future`, which must come soon.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(SOON, future)
-        .await
-        .unwrap_or_else(|_| panic!("not in time: {what}"))
+    timeout(SOON, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }

@@ -22,10 +22,7 @@ async fn a_run_is_appended_and_read_in_order() {
     journal.append(run, second, killed(run, "k")).await.unwrap();
 
     let read = journal.read(run, first).await.unwrap();
-    let kinds: Vec<_> = read
-        .iter()
-        .flat_map(|stored| stored.kinds.clone())
-        .collect();
+    let kinds: Vec<_> = read.iter().flat_map(|stored| stored.kinds.clone()).collect();
     assert_eq!(kinds, ["requested", "started", "killed"]);
     assert!(read[1].opens_epoch() && read[1].sequence == second);
     assert!(read[2].is_end());
@@ -51,21 +48,12 @@ async fn a_long_run_is_read_over_several_pages() {
     let mut last = journal.append(run, 0, requested(run)).await.unwrap();
     let mut last_of_other = journal.append(other, 0, requested(other)).await.unwrap();
     for n in 0..600 {
-        last = journal
-            .append(run, last, started(run, &format!("r{n}")))
-            .await
-            .unwrap();
-        last_of_other = journal
-            .append(other, last_of_other, started(other, &format!("o{n}")))
-            .await
-            .unwrap();
+        last = journal.append(run, last, started(run, &format!("r{n}"))).await.unwrap();
+        last_of_other = journal.append(other, last_of_other, started(other, &format!("o{n}"))).await.unwrap();
     }
     let read = journal.read(run, 1).await.unwrap();
     assert_eq!(read.len(), 601);
-    assert!(
-        read.windows(2)
-            .all(|pair| pair[0].sequence < pair[1].sequence)
-    );
+    assert!(read.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
     assert_eq!(read.last().unwrap().sequence, last);
 }
 
@@ -87,10 +75,7 @@ async fn of_two_that_append_at_once_one_wins() {
         let won: Vec<_> = results.iter().flatten().collect();
         assert_eq!(won.len(), 1, "{results:?}");
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            let AppendError::Conflict {
-                last: Some(last), ..
-            } = error
-            else {
+            let AppendError::Conflict { last: Some(last), .. } = error else {
                 panic!("{error:?}");
             };
             assert_eq!(last.sequence, *won[0]);
@@ -141,16 +126,10 @@ async fn a_lost_ack_and_a_successor_is_still_found() {
     let first = journal.append(run, 0, requested(run)).await.unwrap();
     let mine = started(run, "mine");
     let second = journal.append(run, first, mine.clone()).await.unwrap();
-    journal
-        .append(run, second, started(run, "theirs"))
-        .await
-        .unwrap();
+    journal.append(run, second, started(run, "theirs")).await.unwrap();
     // As a client asks whose ack was lost and that comes back late.
     assert_eq!(journal.append(run, first, mine).await.unwrap(), second);
-    let error = journal
-        .append(run, first, started(run, "new"))
-        .await
-        .unwrap_err();
+    let error = journal.append(run, first, started(run, "new")).await.unwrap_err();
     assert_eq!(error.code(), "append_conflict");
 }
 
@@ -194,10 +173,7 @@ async fn a_batch_that_comes_again_is_found_and_not_repeated() {
     let creds = fixture.server.creds(Service::AgentRunner);
     let journal = Journal::new(&fixture::connect(&line.url(), Service::AgentRunner, creds).await);
     let (a, b) = (new_run(), new_run());
-    let batch = vec![
-        Entry::journal(a, 0, requested(a)),
-        Entry::journal(b, 0, requested(b)),
-    ];
+    let batch = vec![Entry::journal(a, 0, requested(a)), Entry::journal(b, 0, requested(b))];
     line.cut_at_next_answer();
     let once = journal.append_batch(batch.clone()).await.unwrap();
     let twice = journal.append_batch(batch).await.unwrap();
@@ -218,10 +194,7 @@ async fn more_batches_than_the_server_allows_at_once_all_get_in() {
         let journal = buses[n % 3].clone();
         async move {
             let (a, b) = (new_run(), new_run());
-            let entries = vec![
-                Entry::journal(a, 0, requested(a)),
-                Entry::journal(b, 0, requested(b)),
-            ];
+            let entries = vec![Entry::journal(a, 0, requested(a)), Entry::journal(b, 0, requested(b))];
             journal.append_batch(entries).await
         }
     });
@@ -241,32 +214,14 @@ async fn what_breaks_the_rules_is_refused_before_it_is_sent() {
         other => panic!("{other:?}"),
     };
     let error = journal.append(run, 0, requested(other)).await.unwrap_err();
-    assert!(matches!(
-        error,
-        AppendError::Misuse(Misuse::OtherRun { .. })
-    ));
-    let twice = vec![
-        Entry::journal(run, 0, requested(run)),
-        Entry::journal(run, 0, started(run, "s")),
-    ];
-    assert_eq!(
-        misuse(journal.append_batch(twice).await),
-        Misuse::RunTwice { run }
-    );
+    assert!(matches!(error, AppendError::Misuse(Misuse::OtherRun { .. })));
+    let twice = vec![Entry::journal(run, 0, requested(run)), Entry::journal(run, 0, started(run, "s"))];
+    assert_eq!(misuse(journal.append_batch(twice).await), Misuse::RunTwice { run });
     let unexpected = vec![Entry::beside(started(run, "s"))];
-    assert!(matches!(
-        misuse(journal.append_batch(unexpected).await),
-        Misuse::Expectation { .. }
-    ));
+    assert!(matches!(misuse(journal.append_batch(unexpected).await), Misuse::Expectation { .. }));
     let without = vec![Entry::beside(cancel(run, "c"))];
-    assert_eq!(
-        misuse(journal.append_batch(without).await),
-        Misuse::NoJournal
-    );
-    assert_eq!(
-        bus.publish(&requested(run)).await.unwrap_err().code(),
-        "publish_journal"
-    );
+    assert_eq!(misuse(journal.append_batch(without).await), Misuse::NoJournal);
+    assert_eq!(bus.publish(&requested(run)).await.unwrap_err().code(), "publish_journal");
     assert!(journal.last(run).await.unwrap().is_none());
 }
 
@@ -287,10 +242,7 @@ async fn a_service_without_the_right_is_told_so() {
     let journal = Journal::new(&fixture.connect(Service::ChatBridge).await);
     let run = new_run();
     let first = journal.append(run, 0, requested(run)).await.unwrap();
-    let error = journal
-        .append(run, first, started(run, "s"))
-        .await
-        .unwrap_err();
+    let error = journal.append(run, first, started(run, "s")).await.unwrap_err();
     assert_eq!(error.code(), "bus_forbidden");
 }
 

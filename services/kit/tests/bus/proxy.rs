@@ -35,11 +35,7 @@ impl Line {
                 lines.spawn(carry(client, server, Arc::clone(&shared)));
             }
         });
-        Self {
-            address,
-            losing,
-            _tasks: tasks,
-        }
+        Self { address, losing, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -79,10 +79,7 @@ async fn one_that_can_not_be_written_fails_alone() {
 
 #[tokio::test]
 async fn a_full_log_refuses_new_runs() {
-    let options = StreamOptions {
-        swarm_max_bytes: 8 * 1024 * 1024,
-        ..StreamOptions::single_node()
-    };
+    let options = StreamOptions { swarm_max_bytes: 8 * 1024 * 1024, ..StreamOptions::single_node() };
     let fixture = Fixture::with(options).await;
     let bus = fixture.runner().await;
     let (requester, context) = requester(&bus);
@@ -92,11 +89,7 @@ async fn a_full_log_refuses_new_runs() {
         panic!("a new run");
     };
     let mut last = sequence;
-    while requester
-        .fill()
-        .percent()
-        .is_none_or(|percent| percent < 80)
-    {
+    while requester.fill().percent().is_none_or(|percent| percent < 80) {
         let mut big = started(run, &format!("after {last}"));
         big.body = vec![b' '; 4096].into();
         match journal.append(run, last, big).await {

@@ -27,21 +27,11 @@ async fn everything_is_made_once() {
     let bus = setup(&server).await;
     let first = ensure(&bus, &OPTIONS).await.unwrap();
     assert!(first.created.contains(&"SWARM".to_owned()), "{first:?}");
-    assert!(
-        first
-            .created
-            .contains(&"SWARM/agent-runner-wakes".to_owned())
-    );
+    assert!(first.created.contains(&"SWARM/agent-runner-wakes".to_owned()));
     assert_eq!(first.unchanged, 0);
     let second = ensure(&bus, &OPTIONS).await.unwrap();
     let unchanged = first.created.len();
-    assert_eq!(
-        second,
-        Report {
-            unchanged,
-            ..Report::default()
-        }
-    );
+    assert_eq!(second, Report { unchanged, ..Report::default() });
 }
 
 #[tokio::test]
@@ -71,13 +61,7 @@ async fn what_can_be_changed_is_changed() {
     let (name, fields) = &report.updated[0];
     assert_eq!(name, "SWARM");
     let fields: Vec<_> = fields.iter().map(|field| field.field.as_str()).collect();
-    for field in [
-        "allow_atomic",
-        "allow_direct",
-        "discard",
-        "max_bytes",
-        "subjects",
-    ] {
+    for field in ["allow_atomic", "allow_direct", "discard", "max_bytes", "subjects"] {
         assert!(fields.contains(&field), "{field} is not among {fields:?}");
     }
     let again = ensure(&bus, &OPTIONS).await.unwrap();
@@ -124,34 +108,15 @@ async fn a_stream_that_takes_our_subjects_is_named_by_the_server() {
 #[tokio::test]
 async fn whoever_has_no_credentials_is_refused() {
     let server = TestBus::start().await;
-    let anonymous = BusConfig {
-        creds: None,
-        ..config(&server.url(), Service::AgentRunner, "unused".into())
-    };
+    let anonymous = BusConfig { creds: None, ..config(&server.url(), Service::AgentRunner, "unused".into()) };
     let error = Bus::connect(&anonymous).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::Unauthorized { .. }),
-        "{error:?}"
-    );
-    let missing = config(
-        &server.url(),
-        Service::AgentRunner,
-        "/nowhere/x.creds".into(),
-    );
+    assert!(matches!(error, ConnectError::Unauthorized { .. }), "{error:?}");
+    let missing = config(&server.url(), Service::AgentRunner, "/nowhere/x.creds".into());
     let error = Bus::connect(&missing).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::Credentials { .. }),
-        "{error:?}"
-    );
-    let nobody = BusConfig {
-        urls: vec!["nats://127.0.0.1:1".to_owned()],
-        ..anonymous
-    };
+    assert!(matches!(error, ConnectError::Credentials { .. }), "{error:?}");
+    let nobody = BusConfig { urls: vec!["nats://127.0.0.1:1".to_owned()], ..anonymous };
     let error = Bus::connect(&nobody).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::Unreachable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -160,17 +125,13 @@ async fn a_server_that_is_too_old_is_refused() {
     let url = format!("nats://{}", listener.local_addr().unwrap());
     let old = tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
-        let info =
-            br#"INFO {"server_id":"old","version":"2.9.25","max_payload":1048576,"headers":true}"#;
+        let info = br#"INFO {"server_id":"old","version":"2.9.25","max_payload":1048576,"headers":true}"#;
         client.write_all(info).await.unwrap();
         client.write_all(b"\r\nPONG\r\n").await.unwrap();
         // Stays until the client has gone.
         let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
     });
-    let config = BusConfig {
-        creds: None,
-        ..config(&url, Service::AgentRunner, "unused".into())
-    };
+    let config = BusConfig { creds: None, ..config(&url, Service::AgentRunner, "unused".into()) };
     let error = Bus::connect(&config).await.unwrap_err();
     assert!(error.to_string().contains("2.9.25"), "{error}");
     old.abort();
@@ -194,9 +155,7 @@ async fn public_events_expire_and_counters_count() {
     for total in ["5", "10"] {
         let mut more = HeaderMap::new();
         more.insert("Nats-Incr", "5");
-        let counted = proxy
-            .jetstream()
-            .publish_with_headers(subject.clone(), more, Bytes::new());
+        let counted = proxy.jetstream().publish_with_headers(subject.clone(), more, Bytes::new());
         let ack = counted.await.unwrap().await.unwrap();
         assert_eq!(ack.value.as_deref(), Some(total));
     }

@@ -10,24 +10,15 @@ const CASES: &[Case] = &[
         MODELS,
         "  strong:\n",
         "  strang:\n",
-        &[
-            "agents/lead/capabilities.yaml:3:10: unknown model route \"strong\" (did you mean \"strang\"?)",
-        ],
+        &["agents/lead/capabilities.yaml:3:10: unknown model route \"strong\" (did you mean \"strang\"?)"],
     ),
     (
         MODELS,
         "    provider: anthropic\n",
         "    provider: antropic\n",
-        &[
-            "models.yaml:4:15: \"antropic\" is not one of: anthropic, openai, rehearsal (did you mean \"anthropic\"?)",
-        ],
+        &["models.yaml:4:15: \"antropic\" is not one of: anthropic, openai, rehearsal (did you mean \"anthropic\"?)"],
     ),
-    (
-        MODELS,
-        "    key_env: BIG_KEY\n",
-        "",
-        &["models.yaml:3:3: one of key_env, key_file is needed"],
-    ),
+    (MODELS, "    key_env: BIG_KEY\n", "", &["models.yaml:3:3: one of key_env, key_file is needed"]),
     (
         MODELS,
         "    key_env: BIG_KEY\n",
@@ -77,12 +68,7 @@ const CASES: &[Case] = &[
             "models.yaml:28:45: \"2.5000001\" is not valid here (dollars such as \"3.75\", in quotes, with at most six decimals)",
         ],
     ),
-    (
-        MODELS,
-        "from: 2026-03-01",
-        "from: 2026-13-01",
-        &["models.yaml:28:12: \"2026-13-01\" is not a valid date"],
-    ),
+    (MODELS, "from: 2026-03-01", "from: 2026-13-01", &["models.yaml:28:12: \"2026-13-01\" is not a valid date"]),
     (
         MODELS,
         "from: 2026-03-01",

@@ -20,12 +20,7 @@ const CASES: &[Case] = &[
             "agents/lead/capabilities.yaml:2:12: \"residnt\" is not one of: resident, ephemeral (did you mean \"resident\"?)",
         ],
     ),
-    (
-        LEAD,
-        "models: [strong, local]",
-        "models: []",
-        &["agents/lead/capabilities.yaml:3:9: must not be empty"],
-    ),
+    (LEAD, "models: [strong, local]", "models: []", &["agents/lead/capabilities.yaml:3:9: must not be empty"]),
     (
         LEAD,
         "models: [strong, local]",
@@ -36,9 +31,7 @@ const CASES: &[Case] = &[
         LEAD,
         "models: [strong, local]",
         "models: [strong, weak]",
-        &[
-            "agents/lead/capabilities.yaml:3:18: unknown model route \"weak\" (there is filed, local, play, strong)",
-        ],
+        &["agents/lead/capabilities.yaml:3:18: unknown model route \"weak\" (there is filed, local, play, strong)"],
     ),
     (
         LEAD,
@@ -89,16 +82,9 @@ const CASES: &[Case] = &[
         CODER,
         "    access: read\n",
         "    access: raed\n",
-        &[
-            "agents/coder/capabilities.yaml:8:13: \"raed\" is not one of: read, write (did you mean \"read\"?)",
-        ],
+        &["agents/coder/capabilities.yaml:8:13: \"raed\" is not one of: read, write (did you mean \"read\"?)"],
     ),
-    (
-        CODER,
-        "    access: read\n",
-        "    allow: [ls]\n",
-        &["agents/coder/capabilities.yaml:8:5: unknown key \"allow\""],
-    ),
+    (CODER, "    access: read\n", "    allow: [ls]\n", &["agents/coder/capabilities.yaml:8:5: unknown key \"allow\""]),
     (
         CODER,
         "  - name: shell\n",
@@ -118,9 +104,7 @@ const CASES: &[Case] = &[
         CODER,
         "repositories: [site, docs]",
         "repositories: [site, dosc]",
-        &[
-            "agents/coder/capabilities.yaml:11:22: unknown repository \"dosc\" (did you mean \"docs\"?)",
-        ],
+        &["agents/coder/capabilities.yaml:11:22: unknown repository \"dosc\" (did you mean \"docs\"?)"],
     ),
 ];
 

@@ -14,12 +14,7 @@ const CASES: &[Case] = &[
             "team.yaml:2:10: \"My Demo\" is not valid here (a name is 1 to 63 of a-z, 0-9 and inner dashes, and begins with a letter)",
         ],
     ),
-    (
-        TEAM,
-        "project: demo\n",
-        "",
-        &["team.yaml:2:1: missing key \"project\""],
-    ),
+    (TEAM, "project: demo\n", "", &["team.yaml:2:1: missing key \"project\""]),
     (
         TEAM,
         "time_zone: Europe/Berlin",
@@ -56,9 +51,7 @@ const CASES: &[Case] = &[
         TEAM,
         "source: ../site",
         "source: https://ann:hunter2@example.org/site.git",
-        &[
-            "team.yaml:10:13: what is written is not valid here (a path or an address, without a password in it)",
-        ],
+        &["team.yaml:10:13: what is written is not valid here (a path or an address, without a password in it)"],
     ),
     (
         TEAM,
@@ -69,19 +62,12 @@ const CASES: &[Case] = &[
             "team.yaml:12:3: \"Docs\" can not be a key here (a name is 1 to 63 of a-z, 0-9 and inner dashes, and begins with a letter)",
         ],
     ),
-    (
-        TEAM,
-        "    allow: local",
-        "    allow: everybody",
-        &["team.yaml:17:12: \"everybody\" is not one of: local"],
-    ),
+    (TEAM, "    allow: local", "    allow: everybody", &["team.yaml:17:12: \"everybody\" is not one of: local"]),
     (
         TEAM,
         "agents: [lead, coder]\n    default: lead\n  matrix",
         "agents: [lead, coder]\n  matrix",
-        &[
-            "team.yaml:16:3: missing key \"default\" (the agent that a message wakes when it names none)",
-        ],
+        &["team.yaml:16:3: missing key \"default\" (the agent that a message wakes when it names none)"],
     ),
     (
         TEAM,
@@ -104,9 +90,7 @@ const CASES: &[Case] = &[
         TEAM,
         "    password_file: secrets/matrix\n",
         "    password_file: a\n    token_env: B\n",
-        &[
-            "team.yaml:24:5: only one of password_file, password_env, token_file, token_env can be given",
-        ],
+        &["team.yaml:24:5: only one of password_file, password_env, token_file, token_env can be given"],
     ),
     (
         TEAM,
@@ -120,9 +104,7 @@ const CASES: &[Case] = &[
         TEAM,
         "user: \"@crew:example.org\"",
         "user: crew",
-        &[
-            "team.yaml:22:11: \"crew\" is not valid here (a Matrix user id such as @crew:example.org, in quotes)",
-        ],
+        &["team.yaml:22:11: \"crew\" is not valid here (a Matrix user id such as @crew:example.org, in quotes)"],
     ),
     (
         TEAM,
@@ -148,12 +130,7 @@ const CASES: &[Case] = &[
         "        alias: #crew:example.org\n",
         &["team.yaml:30:9: expected text, found nothing"],
     ),
-    (
-        TEAM,
-        "        alias: \"#crew:example.org\"\n",
-        "",
-        &["team.yaml:29:9: one of id, alias is needed"],
-    ),
+    (TEAM, "        alias: \"#crew:example.org\"\n", "", &["team.yaml:29:9: one of id, alias is needed"]),
     (
         TEAM,
         "        mode: all\n",
@@ -170,9 +147,7 @@ const CASES: &[Case] = &[
         TEAM,
         "        agents: [lead, coder]\n        default: lead\n",
         "        agents: [lead, coder]\n",
-        &[
-            "team.yaml:29:9: missing key \"default\" (the agent that a message wakes when it names none)",
-        ],
+        &["team.yaml:29:9: missing key \"default\" (the agent that a message wakes when it names none)"],
     ),
     (
         TEAM,
@@ -208,16 +183,9 @@ const CASES: &[Case] = &[
         TEAM,
         "  deadline: 90m",
         "  deadline: 1h30m",
-        &[
-            "team.yaml:42:13: \"1h30m\" is not valid here (a whole number and a unit: 90s, 30m, 2h or 1d)",
-        ],
+        &["team.yaml:42:13: \"1h30m\" is not valid here (a whole number and a unit: 90s, 30m, 2h or 1d)"],
     ),
-    (
-        TEAM,
-        "  max_steps: 40",
-        "  max_steps: 0",
-        &["team.yaml:38:14: the number 0 is less than 1"],
-    ),
+    (TEAM, "  max_steps: 40", "  max_steps: 0", &["team.yaml:38:14: the number 0 is less than 1"]),
     (
         TEAM,
         "/runs/{run_id}",

@@ -13,27 +13,14 @@ fn a_crew_is_what_its_files_say() {
     let crew = Project::good().load().unwrap();
     assert_eq!(crew.project.as_str(), "demo");
     assert_eq!(crew.time_zone.iana_name(), Some("Europe/Berlin"));
-    assert_eq!(
-        crew.repositories["site"].source,
-        Source::Path(PathBuf::from("/project/../site"))
-    );
-    assert_eq!(
-        crew.repositories["docs"].source,
-        Source::Url("https://example.org/docs.git".to_owned())
-    );
+    assert_eq!(crew.repositories["site"].source, Source::Path(PathBuf::from("/project/../site")));
+    assert_eq!(crew.repositories["docs"].source, Source::Url("https://example.org/docs.git".to_owned()));
     assert_eq!(crew.repositories["docs"].base, "trunk");
     assert_eq!(crew.limits.deadline.0, Duration::from_mins(90));
-    let names: Vec<&str> = crew
-        .agents
-        .iter()
-        .map(|agent| agent.name.as_str())
-        .collect();
+    let names: Vec<&str> = crew.agents.iter().map(|agent| agent.name.as_str()).collect();
     assert_eq!(names, ["lead", "coder"], "in the order of team.yaml");
     let run = RunId::from_uuid(Uuid::nil());
-    assert_eq!(
-        crew.run_url.unwrap().of(&run),
-        format!("https://crew.example.org/runs/{run}")
-    );
+    assert_eq!(crew.run_url.unwrap().of(&run), format!("https://crew.example.org/runs/{run}"));
 }
 
 #[test]
@@ -47,17 +34,10 @@ fn an_agent_has_its_scope_and_its_persona() {
     assert_eq!(coder.capabilities.access("read"), Some(Access::Write));
     assert_eq!(coder.capabilities.access("shell"), Some(Access::Read));
     assert_eq!(coder.capabilities.access("git"), Some(Access::Write));
-    assert_eq!(
-        coder.capabilities.access("write"),
-        None,
-        "what is not granted is denied"
-    );
+    assert_eq!(coder.capabilities.access("write"), None, "what is not granted is denied");
     let lead = crew.agent(&AgentName::try_new("lead").unwrap()).unwrap();
     assert_eq!(lead.description, "answers");
-    assert_eq!(
-        lead.capabilities.handoff_to,
-        [AgentName::try_new("coder").unwrap()]
-    );
+    assert_eq!(lead.capabilities.handoff_to, [AgentName::try_new("coder").unwrap()]);
     assert_eq!(lead.capabilities.budgets.run.unwrap().tokens, 50_000);
     assert!(crew.agent(&AgentName::try_new("nobody").unwrap()).is_none());
 }
@@ -66,35 +46,16 @@ fn an_agent_has_its_scope_and_its_persona() {
 fn channels_name_rooms_people_and_where_secrets_are() {
     let crew = Project::good().load().unwrap();
     let room = crew.room("crew").unwrap().clone();
-    assert_eq!(
-        room.address,
-        RoomAddress::Alias("#crew:example.org".to_owned())
-    );
+    assert_eq!(room.address, RoomAddress::Alias("#crew:example.org".to_owned()));
     assert_eq!((room.mode, room.agents.len()), (Mode::All, 2));
     assert_eq!(crew.room("audit").unwrap().default, None);
     let matrix = crew.channels.matrix.unwrap();
     assert_eq!(matrix.homeserver, "https://matrix.example.org");
-    assert_eq!(
-        matrix.login,
-        Login::Password(SecretRef::File(PathBuf::from("/project/secrets/matrix")))
-    );
+    assert_eq!(matrix.login, Login::Password(SecretRef::File(PathBuf::from("/project/secrets/matrix"))));
     assert_eq!(matrix.audit_room.as_deref(), Some("audit"));
-    assert!(
-        matrix
-            .allow
-            .iter()
-            .any(|pattern| pattern.matches("@bob:friends.example.org"))
-    );
-    assert!(
-        !matrix
-            .allow
-            .iter()
-            .any(|pattern| pattern.matches("@bob:example.org"))
-    );
-    assert_eq!(
-        crew.channels.terminal.unwrap().default,
-        Some(AgentName::try_new("lead").unwrap())
-    );
+    assert!(matrix.allow.iter().any(|pattern| pattern.matches("@bob:friends.example.org")));
+    assert!(!matrix.allow.iter().any(|pattern| pattern.matches("@bob:example.org")));
+    assert_eq!(crew.channels.terminal.unwrap().default, Some(AgentName::try_new("lead").unwrap()));
 }
 
 #[test]
@@ -105,16 +66,9 @@ fn what_is_optional_can_be_left_out() {
             "project: small\ntime_zone: UTC\nagents: [{name: lead}]\nlimits: {max_steps: 1, max_handoff_depth: 0, \
              max_handoffs: 0, max_repeats: 1, deadline: 1d, max_tokens: 1, max_messages_without_human: 1}\n",
         )
-        .with(
-            LEAD,
-            "{harness: native, lifecycle: resident, models: [play], tools: [], rooms: [], repositories: []}\n",
-        );
+        .with(LEAD, "{harness: native, lifecycle: resident, models: [play], tools: [], rooms: [], repositories: []}\n");
     let crew = small.load().unwrap();
-    assert!(
-        crew.channels.matrix.is_none()
-            && crew.channels.terminal.is_none()
-            && crew.run_url.is_none()
-    );
+    assert!(crew.channels.matrix.is_none() && crew.channels.terminal.is_none() && crew.run_url.is_none());
 }
 
 #[test]
@@ -124,10 +78,7 @@ fn the_only_agent_of_a_room_is_its_default() {
         "        mode: all\n        agents: [lead, coder]\n        default: lead\n",
         "        mode: all\n        agents: [lead]\n",
     );
-    assert_eq!(
-        edited.load().unwrap().room("crew").unwrap().default,
-        Some(AgentName::try_new("lead").unwrap())
-    );
+    assert_eq!(edited.load().unwrap().room("crew").unwrap().default, Some(AgentName::try_new("lead").unwrap()));
 }
 
 #[test]
@@ -150,26 +101,14 @@ fn this_projects_own_crew_is_in_order() {
     }
     let scout = crew.agent(&AgentName::try_new("scout").unwrap()).unwrap();
     for tool in ["edit", "write", "handoff"] {
-        assert_eq!(
-            scout.capabilities.access(tool),
-            None,
-            "scout changes nothing"
-        );
+        assert_eq!(scout.capabilities.access(tool), None, "scout changes nothing");
     }
     assert_eq!(scout.capabilities.access("shell"), Some(Access::Read));
     for file in [TEAM, MODELS, LEAD, CODER, "agents/scout/capabilities.yaml"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
-        let schema = text
-            .lines()
-            .next()
-            .unwrap()
-            .strip_prefix("# yaml-language-server: $schema=")
-            .unwrap();
+        let schema = text.lines().next().unwrap().strip_prefix("# yaml-language-server: $schema=").unwrap();
         let folder = root.join(file);
-        assert!(
-            folder.parent().unwrap().join(schema).exists(),
-            "{file} names its schema"
-        );
+        assert!(folder.parent().unwrap().join(schema).exists(), "{file} names its schema");
     }
 }
 

@@ -13,24 +13,16 @@ fn well_placed(project: &Project, problems: &[Problem]) -> bool {
     !problems.is_empty()
         && problems.iter().all(|problem| {
             let lines = project.text(&problem.file).lines().count().max(1);
-            (1..=lines).contains(&problem.line)
-                && problem.column >= 1
-                && !problem.message.is_empty()
+            (1..=lines).contains(&problem.line) && problem.column >= 1 && !problem.message.is_empty()
         })
 }
 
 fn survives(project: &Project) -> bool {
-    project
-        .load()
-        .map_or_else(|problems| well_placed(project, &problems), |_| true)
+    project.load().map_or_else(|problems| well_placed(project, &problems), |_| true)
 }
 
 fn lines_of(file: &str) -> Vec<String> {
-    Project::good()
-        .text(file)
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    Project::good().text(file).lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -48,12 +40,7 @@ fn a_line_lost_or_doubled_or_moved() {
             cut.truncate(at);
             for mutant in [lost, doubled, deeper, cut] {
                 let project = Project::good().with(file, &mutant.join("\n"));
-                assert!(
-                    survives(&project),
-                    "{file} line {}: {:#?}",
-                    at + 1,
-                    project.load()
-                );
+                assert!(survives(&project), "{file} line {}: {:#?}", at + 1, project.load());
             }
         }
     }

@@ -23,20 +23,10 @@ impl Project {
             (MODELS, include_str!("good/models.yaml")),
             (LEAD, include_str!("good/agents/lead/capabilities.yaml")),
             (CODER, include_str!("good/agents/coder/capabilities.yaml")),
-            (
-                "agents/lead/persona.md",
-                include_str!("good/agents/lead/persona.md"),
-            ),
-            (
-                "agents/coder/persona.md",
-                include_str!("good/agents/coder/persona.md"),
-            ),
+            ("agents/lead/persona.md", include_str!("good/agents/lead/persona.md")),
+            ("agents/coder/persona.md", include_str!("good/agents/coder/persona.md")),
         ];
-        Self(
-            files
-                .map(|(path, text)| (path.to_owned(), text.to_owned()))
-                .into(),
-        )
+        Self(files.map(|(path, text)| (path.to_owned(), text.to_owned())).into())
     }
 
     pub(crate) fn text(&self, path: &str) -> &str {
@@ -49,10 +39,7 @@ impl Project {
     }
 
     pub(crate) fn without(mut self, path: &str) -> Self {
-        assert!(
-            self.0.remove(path).is_some(),
-            "{path} is a file of the good project"
-        );
+        assert!(self.0.remove(path).is_some(), "{path} is a file of the good project");
         self
     }
 
@@ -73,11 +60,6 @@ impl Project {
 
     /// What is said about the project, a line a problem.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        self.load()
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        self.load().err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 }

@@ -15,10 +15,7 @@ fn published_schemas_are_those_of_the_types() {
             fs::write(&path, text).unwrap();
         } else {
             let published = fs::read_to_string(&path).unwrap_or_default();
-            assert_eq!(
-                published, text,
-                "{name}.schema.json differs: run with UPDATE_SCHEMAS=1"
-            );
+            assert_eq!(published, text, "{name}.schema.json differs: run with UPDATE_SCHEMAS=1");
         }
     }
 }
@@ -28,9 +25,6 @@ fn published_schemas_are_those_of_the_types() {
 fn published_schemas_are_schemas() {
     for (name, schema) in kit::crew::schemas() {
         assert!(jsonschema::meta::is_valid(&schema), "{name}");
-        assert_eq!(
-            schema["additionalProperties"], false,
-            "{name} refuses unknown keys"
-        );
+        assert_eq!(schema["additionalProperties"], false, "{name} refuses unknown keys");
     }
 }

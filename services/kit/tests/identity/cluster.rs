@@ -28,14 +28,7 @@ async fn a_cluster_goes_on_without_its_streams_leader() {
     };
     let first = publish("before").await.unwrap();
 
-    let leader = stream
-        .get_info()
-        .await
-        .unwrap()
-        .cluster
-        .unwrap()
-        .leader
-        .unwrap();
+    let leader = stream.get_info().await.unwrap().cluster.unwrap().leader.unwrap();
     let leader = cluster.index_of(&leader).unwrap();
     cluster.server(leader).kill().await.unwrap();
     // Bounded by the test runner: a new leader is elected within seconds.

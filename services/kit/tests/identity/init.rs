@@ -9,11 +9,7 @@ use kit::for_test::TestBus;
 use kit::identity::{self, Identity, InitError, JetStreamLimits, Service, Spec};
 
 fn spec() -> Spec<'static> {
-    Spec {
-        project: "test",
-        limits: JetStreamLimits::default(),
-        now: Timestamp::UNIX_EPOCH,
-    }
+    Spec { project: "test", limits: JetStreamLimits::default(), now: Timestamp::UNIX_EPOCH }
 }
 
 struct Folder {
@@ -24,10 +20,7 @@ struct Folder {
 fn folder() -> Folder {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("identity");
-    Folder {
-        _folder: folder,
-        dir,
-    }
+    Folder { _folder: folder, dir }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -45,9 +38,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let files = files(dir).into_iter().filter(|path| path.is_file());
-    files
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect()
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 #[test]
@@ -69,10 +60,7 @@ fn a_second_init_changes_nothing() {
     let folder = folder();
     identity::init(&folder.dir, &spec()).unwrap();
     let before = snapshot(&folder.dir);
-    let later = Spec {
-        now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1),
-        ..spec()
-    };
+    let later = Spec { now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1), ..spec() };
     identity::init(&folder.dir, &later).unwrap();
     assert!(snapshot(&folder.dir) == before);
 }
@@ -83,10 +71,7 @@ fn new_limits_sign_the_account_anew_and_nothing_else() {
     let old = identity::init(&folder.dir, &spec()).unwrap();
     let before = snapshot(&folder.dir);
     let limited = Spec {
-        limits: JetStreamLimits {
-            disk: Some(1 << 30),
-            memory: None,
-        },
+        limits: JetStreamLimits { disk: Some(1 << 30), memory: None },
         now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1),
         ..spec()
     };
@@ -112,10 +97,7 @@ fn what_is_missing_is_made_again_from_the_keys() {
     identity::init(&folder.dir, &spec()).unwrap();
     assert_eq!(fs::read_to_string(identity.config_file()).unwrap(), config);
     assert!(identity.creds_file(Service::ChatBridge).exists());
-    assert_eq!(
-        fs::read(identity.creds_file(Service::AgentRunner)).unwrap(),
-        runner
-    );
+    assert_eq!(fs::read(identity.creds_file(Service::AgentRunner)).unwrap(), runner);
 }
 
 #[test]
@@ -142,11 +124,7 @@ fn a_broken_identity_is_reported_and_left_alone() {
     let (mine, other) = (folder(), folder());
     identity::init(&mine.dir, &spec()).unwrap();
     identity::init(&other.dir, &spec()).unwrap();
-    fs::copy(
-        other.dir.join("keys/account.nk"),
-        mine.dir.join("keys/account.nk"),
-    )
-    .unwrap();
+    fs::copy(other.dir.join("keys/account.nk"), mine.dir.join("keys/account.nk")).unwrap();
     let error = identity::init(&mine.dir, &spec()).unwrap_err();
     assert!(matches!(error, InitError::ForeignKey { .. }), "{error}");
 }
@@ -155,10 +133,7 @@ fn a_broken_identity_is_reported_and_left_alone() {
 fn an_identity_is_of_one_project() {
     let folder = folder();
     identity::init(&folder.dir, &spec()).unwrap();
-    let other = Spec {
-        project: "other",
-        ..spec()
-    };
+    let other = Spec { project: "other", ..spec() };
     let error = identity::init(&folder.dir, &other).unwrap_err();
     assert!(matches!(error, InitError::OtherProject { .. }), "{error}");
     assert_eq!(Identity::open(&folder.dir).unwrap().project(), "test");
@@ -196,10 +171,7 @@ async fn a_pushed_account_takes_effect_without_a_restart() {
     // New limits stand for whatever changes an account: permissions, revocations.
     let later = Spec {
         project: kit::for_test::PROJECT,
-        limits: JetStreamLimits {
-            disk: Some(1 << 20),
-            memory: Some(0),
-        },
+        limits: JetStreamLimits { disk: Some(1 << 20), memory: Some(0) },
         now: kit::clock::now() + SignedDuration::from_secs(2),
     };
     let identity = identity::init(bus.identity().dir(), &later).unwrap();
@@ -212,10 +184,7 @@ async fn a_pushed_account_takes_effect_without_a_restart() {
         .connect(bus.url())
         .await
         .unwrap();
-    let answer = system
-        .request("$SYS.REQ.CLAIMS.UPDATE", jwt.into())
-        .await
-        .unwrap();
+    let answer = system.request("$SYS.REQ.CLAIMS.UPDATE", jwt.into()).await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
     assert_eq!(answer["data"]["code"], 200, "{answer}");
 

@@ -16,17 +16,11 @@ use Service::{AgentRunner, BudgetProxy, ChatBridge, Issuer, Nightcrew, RunCorrel
 
 /// What is published, and by whom it may be: all others are refused.
 const WRITERS: &[(&str, &[Service])] = &[
-    (
-        "swarm.run.RUN.requested.resident.lead",
-        &[AgentRunner, ChatBridge, Nightcrew],
-    ),
+    ("swarm.run.RUN.requested.resident.lead", &[AgentRunner, ChatBridge, Nightcrew]),
     ("swarm.run.RUN.event", &[AgentRunner, RunCorrelator]),
     ("swarm.run.RUN.say.matrix", &[AgentRunner]),
     ("swarm.run.RUN.effect.forge", &[AgentRunner]),
-    (
-        "swarm.signal.RUN.delivered",
-        &[AgentRunner, ChatBridge, Nightcrew],
-    ),
+    ("swarm.signal.RUN.delivered", &[AgentRunner, ChatBridge, Nightcrew]),
     ("swarm.signal.RUN.child_ended", &[AgentRunner, Nightcrew]),
     ("swarm.call.RUN", &[BudgetProxy]),
     ("swarm.events.task_done", &[AgentRunner]),
@@ -59,33 +53,15 @@ const WRITERS: &[(&str, &[Service])] = &[
     ("$JS.API.STREAM.SNAPSHOT.SWARM", &[]),
     ("$JS.API.STREAM.RESTORE.SWARM", &[]),
     ("$JS.API.STREAM.MSG.GET.LEDGER", &[BudgetProxy, Nightcrew]),
-    (
-        "$JS.API.DIRECT.GET.KV_replies.$KV.replies.x",
-        &[BudgetProxy],
-    ),
+    ("$JS.API.DIRECT.GET.KV_replies.$KV.replies.x", &[BudgetProxy]),
     // Consumers of one's own.
-    (
-        "$JS.API.CONSUMER.MSG.NEXT.SWARM.agent-runner-wakes",
-        &[AgentRunner],
-    ),
-    (
-        "$JS.API.CONSUMER.CREATE.SWARM.agent-runner-wakes",
-        &[AgentRunner, Setup],
-    ),
-    (
-        "$JS.API.CONSUMER.CREATE.SWARM.agent-runner-wakes.swarm.run.>",
-        &[AgentRunner, Setup],
-    ),
-    (
-        "$JS.API.CONSUMER.DELETE.SWARM.agent-runner-wakes",
-        &[AgentRunner, Setup],
-    ),
+    ("$JS.API.CONSUMER.MSG.NEXT.SWARM.agent-runner-wakes", &[AgentRunner]),
+    ("$JS.API.CONSUMER.CREATE.SWARM.agent-runner-wakes", &[AgentRunner, Setup]),
+    ("$JS.API.CONSUMER.CREATE.SWARM.agent-runner-wakes.swarm.run.>", &[AgentRunner, Setup]),
+    ("$JS.API.CONSUMER.DELETE.SWARM.agent-runner-wakes", &[AgentRunner, Setup]),
     ("$JS.ACK.SWARM.agent-runner-wakes.1.2.3.4.5", &[AgentRunner]),
     ("$JS.ACK.SWARM.chat-bridge-matrix.1.2.3.4.5", &[ChatBridge]),
-    (
-        "$JS.ACK.SWARM.run-correlator-runs.1.2.3.4.5",
-        &[RunCorrelator],
-    ),
+    ("$JS.ACK.SWARM.run-correlator-runs.1.2.3.4.5", &[RunCorrelator]),
     // What belongs to the server and to the system account.
     ("$SYS.REQ.CLAIMS.UPDATE", &[]),
     ("$SYS.REQ.SERVER.PING", &[]),
@@ -138,11 +114,7 @@ async fn nobody_reads_anothers_replies() {
         let mut probe = Probe::connect(&bus, service).await;
         for other in Service::ALL {
             let inbox = format!("{}.>", other.inbox_prefix());
-            assert_eq!(
-                probe.may_subscribe(&inbox).await,
-                service == other,
-                "{service} on {inbox}"
-            );
+            assert_eq!(probe.may_subscribe(&inbox).await, service == other, "{service} on {inbox}");
         }
     }
 }
@@ -161,12 +133,8 @@ async fn a_service_can_not_take_anothers_consumer_by_any_name_of_the_request() {
         "filter_subject": "swarm.run.*.requested.resident.*",
     });
     let body = serde_json::json!({"stream_name": "SWARM", "config": config, "action": ""});
-    let request = Request::new()
-        .payload(body.to_string().into())
-        .timeout(Some(Duration::from_millis(500)));
-    let answer = thief
-        .client
-        .send_request("$JS.API.CONSUMER.CREATE.SWARM", request);
+    let request = Request::new().payload(body.to_string().into()).timeout(Some(Duration::from_millis(500)));
+    let answer = thief.client.send_request("$JS.API.CONSUMER.CREATE.SWARM", request);
     assert_eq!(answer.await.unwrap_err().kind(), RequestErrorKind::TimedOut);
     assert!(!thief.may_publish("$JS.API.CONSUMER.CREATE.SWARM").await);
     assert_eq!(consumer_config(&runner, "agent-runner-wakes").await, before);
@@ -191,9 +159,7 @@ fn the_table_speaks_the_language_of_the_subjects() {
         for subject in all {
             let candidates = fill(subject);
             assert!(
-                candidates
-                    .iter()
-                    .any(|subject| subject.parse::<Subject>().is_ok()),
+                candidates.iter().any(|subject| subject.parse::<Subject>().is_ok()),
                 "{service}: {subject} fits no subject"
             );
         }
@@ -206,11 +172,7 @@ fn fill(pattern: &str) -> Vec<String> {
         .iter()
         .flat_map(|rest| {
             [RUN, "x"].map(|token| {
-                let rest = if *rest == "event" {
-                    format!("{RUN}.event")
-                } else {
-                    (*rest).to_owned()
-                };
+                let rest = if *rest == "event" { format!("{RUN}.event") } else { (*rest).to_owned() };
                 pattern.replace('*', token).replace('>', &rest)
             })
         })
@@ -225,17 +187,9 @@ fn every_user_lists_what_it_may_do() {
         // An empty list would mean everything.
         assert!(!permissions.publish.allow.is_empty());
         assert!(!permissions.subscribe.allow.is_empty());
-        for subject in permissions
-            .publish
-            .allow
-            .iter()
-            .chain(&permissions.subscribe.allow)
-        {
+        for subject in permissions.publish.allow.iter().chain(&permissions.subscribe.allow) {
             assert!(
-                !matches!(
-                    subject.as_str(),
-                    ">" | "swarm.>" | "$JS.>" | "$JS.API.>" | "_INBOX.>" | "$SYS.>"
-                ),
+                !matches!(subject.as_str(), ">" | "swarm.>" | "$JS.>" | "$JS.API.>" | "_INBOX.>" | "$SYS.>"),
                 "{service} may use {subject}"
             );
         }
@@ -255,10 +209,7 @@ async fn a_reply_reaches_whoever_asked_and_only_answers_are_let_through() {
     let proxy = bus.connect(BudgetProxy).await;
     let answers = async {
         let request = asked.next().await.unwrap();
-        issuer
-            .publish(request.reply.unwrap(), "here".into())
-            .await
-            .unwrap();
+        issuer.publish(request.reply.unwrap(), "here".into()).await.unwrap();
     };
     let (reply, ()) = tokio::join!(proxy.request("swarm.ask.issuer.keys", "".into()), answers);
     assert_eq!(reply.unwrap().payload, "here");

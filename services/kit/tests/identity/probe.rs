@@ -31,19 +31,12 @@ impl Probe {
             .connect(bus.url())
             .await
             .unwrap();
-        Self {
-            client,
-            refusals,
-            fences: 0,
-        }
+        Self { client, refusals, fences: 0 }
     }
 
     /// Whether publishing there is let through.
     pub(crate) async fn may_publish(&mut self, subject: &str) -> bool {
-        self.client
-            .publish(subject.to_owned(), "{}".into())
-            .await
-            .unwrap();
+        self.client.publish(subject.to_owned(), "{}".into()).await.unwrap();
         self.refused().await.is_empty()
     }
 

@@ -10,18 +10,13 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use kit::for_test::TestBus;
 use kit::identity::Service;
-use kit::nats_server::{
-    self, BinaryError, Lifetime, NatsServer, Settings, StartError, running, stop_running,
-};
+use kit::nats_server::{self, BinaryError, Lifetime, NatsServer, Settings, StartError, running, stop_running};
 
 #[tokio::test]
 async fn a_stranger_is_refused() {
     let bus = TestBus::start().await;
     let refused = async_nats::connect(bus.url()).await.unwrap_err();
-    assert!(
-        refused.to_string().contains("authorization"),
-        "refused for another reason: {refused}"
-    );
+    assert!(refused.to_string().contains("authorization"), "refused for another reason: {refused}");
     bus.connect(Service::AgentRunner).await;
 }
 
@@ -39,12 +34,7 @@ async fn an_acknowledged_message_survives_sigkill_and_the_port_stays() {
         .await
         .unwrap();
     let runner = jetstream::new(bus.connect(Service::AgentRunner).await);
-    let ack = runner
-        .publish("swarm.run.1.event", "kept".into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    let ack = runner.publish("swarm.run.1.event", "kept".into()).await.unwrap().await.unwrap();
 
     bus.server().kill().await.unwrap();
     bus.server().restart().await.unwrap();
@@ -72,9 +62,7 @@ async fn two_servers_never_share_a_store() {
     let state_dir = bus.folder().join("nats");
     let pid = bus.server().pid();
     assert_eq!(running(&state_dir), Some(pid));
-    let error = NatsServer::start(settings(&bus, &state_dir))
-        .await
-        .unwrap_err();
+    let error = NatsServer::start(settings(&bus, &state_dir)).await.unwrap_err();
     let StartError::AlreadyRunning { pid: found, .. } = error else {
         panic!("{error}");
     };
@@ -91,12 +79,9 @@ async fn a_server_that_ends_at_once_says_why() {
     let bus = TestBus::start().await;
     let config = bus.folder().join("broken.conf");
     fs::write(&config, "jetstream { store_dir: ").unwrap();
-    let error = NatsServer::start(Settings {
-        config_file: config,
-        ..settings(&bus, &bus.folder().join("broken"))
-    })
-    .await
-    .unwrap_err();
+    let error = NatsServer::start(Settings { config_file: config, ..settings(&bus, &bus.folder().join("broken")) })
+        .await
+        .unwrap_err();
     let StartError::Ended { log, .. } = &error else {
         panic!("{error}");
     };
@@ -118,12 +103,8 @@ async fn its_end_is_noticed() {
 async fn an_unfit_program_is_refused_with_its_version() {
     let folder = tempfile::tempdir().unwrap();
     let bus = TestBus::start().await;
-    let start = |binary| {
-        NatsServer::start(Settings {
-            binary: Some(binary),
-            ..settings(&bus, &folder.path().join("state"))
-        })
-    };
+    let start =
+        |binary| NatsServer::start(Settings { binary: Some(binary), ..settings(&bus, &folder.path().join("state")) });
     let program = |name: &str, says: &str| {
         let path = folder.path().join(name);
         fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
@@ -131,24 +112,13 @@ async fn an_unfit_program_is_refused_with_its_version() {
         path
     };
 
-    let error = start(program("old", "nats-server: v2.9.10"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, StartError::Binary(BinaryError::TooOld { found, .. }) if found == "2.9.10"),
-        "{error}"
-    );
+    let error = start(program("old", "nats-server: v2.9.10")).await.unwrap_err();
+    assert!(matches!(&error, StartError::Binary(BinaryError::TooOld { found, .. }) if found == "2.9.10"), "{error}");
     assert!(error.to_string().contains("2.14"), "{error}");
     let error = start(program("other", "something else")).await.unwrap_err();
-    assert!(
-        matches!(error, StartError::Binary(BinaryError::Foreign { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::Binary(BinaryError::Foreign { .. })), "{error}");
     let error = start(folder.path().join("absent")).await.unwrap_err();
-    assert!(
-        matches!(error, StartError::Binary(BinaryError::Ask { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::Binary(BinaryError::Ask { .. })), "{error}");
     // None of them got as far as to lock the store.
     assert!(!folder.path().join("state").exists());
 }
@@ -192,10 +162,7 @@ fn killed_parent(folder: &Path, lifetime: &str) -> u32 {
         .spawn()
         .unwrap();
     let said = BufReader::new(parent.stdout.take().unwrap()).lines();
-    let pid = said
-        .map(Result::unwrap)
-        .find_map(|line| line.strip_prefix("server ")?.parse().ok())
-        .unwrap();
+    let pid = said.map(Result::unwrap).find_map(|line| line.strip_prefix("server ")?.parse().ok()).unwrap();
     parent.kill().unwrap();
     parent.wait().unwrap();
     pid
@@ -207,11 +174,7 @@ async fn a_server_dies_with_its_parent_or_outlives_it_as_told() {
     for lifetime in ["with-parent", "outlives"] {
         let folder = bus.folder().join(lifetime);
         fs::create_dir(&folder).unwrap();
-        fs::copy(
-            bus.identity().config_file(),
-            folder.join("nats-server.conf"),
-        )
-        .unwrap();
+        fs::copy(bus.identity().config_file(), folder.join("nats-server.conf")).unwrap();
         let pid = killed_parent(&folder, lifetime);
 
         let state_dir = folder.join("state");

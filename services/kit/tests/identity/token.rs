@@ -42,12 +42,7 @@ fn verify(key: &SigningKey, token: &str) -> Result<Claims, TokenError> {
 /// A token with the given header and claims, and a signature that fits neither.
 fn forge(header: &Value, claims: &Value, signature: &[u8]) -> String {
     let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-    format!(
-        "{}.{}.{}",
-        part(header),
-        part(claims),
-        BASE64URL_NOPAD.encode(signature)
-    )
+    format!("{}.{}.{}", part(header), part(claims), BASE64URL_NOPAD.encode(signature))
 }
 
 fn split(token: &str) -> [&str; 3] {
@@ -77,25 +72,14 @@ fn its_header_names_algorithm_and_key() {
 fn time_is_checked_to_the_second() {
     let key = SigningKey::generate();
     let token = mint(&key, &claims()).unwrap();
-    let verify_at = |seconds| {
-        verifier(&key)
-            .verify(&token, Audience::BudgetProxy, at(seconds))
-            .map(|_| ())
-    };
+    let verify_at = |seconds| verifier(&key).verify(&token, Audience::BudgetProxy, at(seconds)).map(|_| ());
     assert_eq!(verify_at(NOW + 59), Ok(()));
     // No leeway: a run's end is the end.
     assert_eq!(verify_at(NOW + 60), Err(TokenError::Expired));
     assert_eq!(verify_at(NOW - MAX_SKEW_SECONDS), Ok(()));
-    assert_eq!(
-        verify_at(NOW - MAX_SKEW_SECONDS - 1),
-        Err(TokenError::NotYetValid)
-    );
+    assert_eq!(verify_at(NOW - MAX_SKEW_SECONDS - 1), Err(TokenError::NotYetValid));
     let within = at(NOW) + SignedDuration::from_millis(59_999);
-    assert!(
-        verifier(&key)
-            .verify(&token, Audience::BudgetProxy, within)
-            .is_ok()
-    );
+    assert!(verifier(&key).verify(&token, Audience::BudgetProxy, within).is_ok());
 }
 
 #[test]
@@ -104,17 +88,11 @@ fn it_is_for_its_audiences_and_project_only() {
     let token = mint(&key, &claims()).unwrap();
     let ours = verifier(&key);
     assert!(ours.verify(&token, Audience::Git, at(NOW)).is_ok());
-    assert_eq!(
-        ours.verify(&token, Audience::Mcp, at(NOW)),
-        Err(TokenError::WrongAudience)
-    );
+    assert_eq!(ours.verify(&token, Audience::Mcp, at(NOW)), Err(TokenError::WrongAudience));
 
     // Even when both projects were given the same key.
     let theirs = Verifier::new(project("theirs"), [key.public()]).unwrap();
-    assert_eq!(
-        theirs.verify(&token, Audience::Git, at(NOW)),
-        Err(TokenError::ForeignProject)
-    );
+    assert_eq!(theirs.verify(&token, Audience::Git, at(NOW)), Err(TokenError::ForeignProject));
 }
 
 #[test]
@@ -124,9 +102,7 @@ fn another_key_is_unknown_and_can_not_borrow_an_id() {
     assert_eq!(verify(&ours, &foreign), Err(TokenError::UnknownKey));
 
     let header = json!({"typ": "JWT", "alg": "EdDSA", "kid": ours.public().kid()});
-    let signature = BASE64URL_NOPAD
-        .decode(split(&foreign)[2].as_bytes())
-        .unwrap();
+    let signature = BASE64URL_NOPAD.decode(split(&foreign)[2].as_bytes()).unwrap();
     let forged = forge(&header, &json!(claims()), &signature);
     assert_eq!(verify(&ours, &forged), Err(TokenError::Signature));
 }
@@ -135,21 +111,12 @@ fn another_key_is_unknown_and_can_not_borrow_an_id() {
 fn a_token_can_not_choose_how_it_is_checked() {
     let key = SigningKey::generate();
     let kid = key.public().kid();
-    let none = forge(
-        &json!({"typ": "JWT", "alg": "none", "kid": kid}),
-        &json!(claims()),
-        b"",
-    );
-    assert!(matches!(
-        verify(&key, &none),
-        Err(TokenError::Malformed | TokenError::Algorithm)
-    ));
+    let none = forge(&json!({"typ": "JWT", "alg": "none", "kid": kid}), &json!(claims()), b"");
+    assert!(matches!(verify(&key, &none), Err(TokenError::Malformed | TokenError::Algorithm)));
 
     // The classic: the public key as the secret of a symmetric algorithm.
-    let header = jsonwebtoken::Header {
-        kid: Some(kid.to_owned()),
-        ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256)
-    };
+    let header =
+        jsonwebtoken::Header { kid: Some(kid.to_owned()), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256) };
     let public = BASE64URL_NOPAD.decode(key.public().x().as_bytes()).unwrap();
     let secret = jsonwebtoken::EncodingKey::from_secret(&public);
     let confused = jsonwebtoken::encode(&header, &claims(), &secret).unwrap();
@@ -161,34 +128,15 @@ fn claims_are_signed_and_complete() {
     let key = SigningKey::generate();
     let token = mint(&key, &claims()).unwrap();
     let [header, _, signature] = split(&token);
-    let altered = json!(Claims {
-        epoch: 4,
-        ..claims()
-    });
+    let altered = json!(Claims { epoch: 4, ..claims() });
     let altered = BASE64URL_NOPAD.encode(altered.to_string().as_bytes());
-    assert_eq!(
-        verify(&key, &format!("{header}.{altered}.{signature}")),
-        Err(TokenError::Signature)
-    );
+    assert_eq!(verify(&key, &format!("{header}.{altered}.{signature}")), Err(TokenError::Signature));
 
-    for field in [
-        "project",
-        "agent",
-        "run_id",
-        "root_run_id",
-        "epoch",
-        "aud",
-        "iat",
-        "exp",
-    ] {
+    for field in ["project", "agent", "run_id", "root_run_id", "epoch", "aud", "iat", "exp"] {
         let mut incomplete = json!(claims());
         incomplete.as_object_mut().unwrap().remove(field);
         let token = sign_anything(&key, &incomplete);
-        assert_eq!(
-            verify(&key, &token),
-            Err(TokenError::Malformed),
-            "without {field}"
-        );
+        assert_eq!(verify(&key, &token), Err(TokenError::Malformed), "without {field}");
     }
 }
 
@@ -197,10 +145,8 @@ fn sign_anything(key: &SigningKey, claims: &Value) -> String {
     let seed = key.to_text();
     let seed = seed.trim().rsplit(':').next().unwrap();
     let seed = BASE64URL_NOPAD.decode(seed.as_bytes()).unwrap();
-    let pkcs8: [u8; 16] = [
-        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
-        0x20,
-    ];
+    let pkcs8: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let secret = jsonwebtoken::EncodingKey::from_ed_der(&[pkcs8.as_slice(), &seed].concat());
     let header = jsonwebtoken::Header {
         kid: Some(key.public().kid().to_owned()),

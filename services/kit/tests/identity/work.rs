@@ -12,24 +12,12 @@ const RUN: &str = "0197f3a0-0000-7000-8000-000000000001";
 async fn the_runner_consumes_its_wakes_and_acks_them() {
     let bus = TestBus::with_streams().await;
     let cli = bus.bus(Service::Nightcrew).await;
-    publish(
-        cli.jetstream(),
-        &format!("swarm.run.{RUN}.requested.resident.lead"),
-    )
-    .await;
+    publish(cli.jetstream(), &format!("swarm.run.{RUN}.requested.resident.lead")).await;
 
     let runner = bus.bus(Service::AgentRunner).await;
     let stream = runner.jetstream().get_stream("SWARM").await.unwrap();
-    let mut wakes: jetstream::consumer::PullConsumer =
-        stream.get_consumer("agent-runner-wakes").await.unwrap();
-    let wake = wakes
-        .messages()
-        .await
-        .unwrap()
-        .next()
-        .await
-        .unwrap()
-        .unwrap();
+    let mut wakes: jetstream::consumer::PullConsumer = stream.get_consumer("agent-runner-wakes").await.unwrap();
+    let wake = wakes.messages().await.unwrap().next().await.unwrap().unwrap();
     wake.ack_with(jetstream::AckKind::Progress).await.unwrap();
     wake.double_ack().await.unwrap();
     assert_eq!(wakes.info().await.unwrap().num_ack_pending, 0);
@@ -46,8 +34,7 @@ async fn the_bridge_says_what_runs_say() {
 
     let bridge = bus.bus(Service::ChatBridge).await;
     let stream = bridge.jetstream().get_stream("SWARM").await.unwrap();
-    let say: jetstream::consumer::PullConsumer =
-        stream.get_consumer("chat-bridge-matrix").await.unwrap();
+    let say: jetstream::consumer::PullConsumer = stream.get_consumer("chat-bridge-matrix").await.unwrap();
     let said = say.messages().await.unwrap().next().await.unwrap().unwrap();
     publish(bridge.jetstream(), &format!("swarm.signal.{RUN}.delivered")).await;
     said.double_ack().await.unwrap();
@@ -60,11 +47,7 @@ async fn a_reader_reads_by_consumer_by_sequence_and_by_subject() {
     let subject = format!("swarm.run.{RUN}.event");
     publish(runner.jetstream(), &subject).await;
 
-    for service in [
-        Service::RunCorrelator,
-        Service::BudgetProxy,
-        Service::Nightcrew,
-    ] {
+    for service in [Service::RunCorrelator, Service::BudgetProxy, Service::Nightcrew] {
         let reader = bus.bus(service).await;
         let stream = reader.jetstream().get_stream("SWARM").await.unwrap();
         let named = stream.create_consumer(pull::OrderedConfig {
@@ -73,23 +56,9 @@ async fn a_reader_reads_by_consumer_by_sequence_and_by_subject() {
             ..Default::default()
         });
         let mut messages = named.await.unwrap().messages().await.unwrap();
-        assert_eq!(
-            messages.next().await.unwrap().unwrap().subject.as_str(),
-            subject
-        );
-        assert_eq!(
-            stream.get_raw_message(1).await.unwrap().subject.as_str(),
-            subject
-        );
-        assert_eq!(
-            stream
-                .direct_get_last_for_subject(&subject)
-                .await
-                .unwrap()
-                .subject
-                .as_str(),
-            subject
-        );
+        assert_eq!(messages.next().await.unwrap().unwrap().subject.as_str(), subject);
+        assert_eq!(stream.get_raw_message(1).await.unwrap().subject.as_str(), subject);
+        assert_eq!(stream.direct_get_last_for_subject(&subject).await.unwrap().subject.as_str(), subject);
     }
 }
 
@@ -111,10 +80,7 @@ async fn a_bucket_is_written_by_its_owner_and_watched_by_others() {
     assert_eq!(keys, ["one"]);
 
     let refused = bridge.jetstream().get_key_value("budgets").await;
-    assert!(
-        refused.is_err(),
-        "budgets are none of the bridge's business"
-    );
+    assert!(refused.is_err(), "budgets are none of the bridge's business");
 }
 
 #[tokio::test]
@@ -126,19 +92,9 @@ async fn a_blob_travels_from_one_service_to_another() {
     blobs.put("digest", &mut content.as_slice()).await.unwrap();
 
     let correlator = bus.bus(Service::RunCorrelator).await;
-    let blobs = correlator
-        .jetstream()
-        .get_object_store("blobs")
-        .await
-        .unwrap();
+    let blobs = correlator.jetstream().get_object_store("blobs").await.unwrap();
     let mut read = Vec::new();
-    blobs
-        .get("digest")
-        .await
-        .unwrap()
-        .read_to_end(&mut read)
-        .await
-        .unwrap();
+    blobs.get("digest").await.unwrap().read_to_end(&mut read).await.unwrap();
     assert!(read == content);
     // Sweeping is the correlator's.
     blobs.delete("digest").await.unwrap();
@@ -148,16 +104,12 @@ async fn a_blob_travels_from_one_service_to_another() {
 async fn only_setup_makes_streams_and_nobody_deletes_them() {
     let bus = TestBus::with_streams().await;
     let setup = bus.bus(Service::Setup).await;
-    let report = kit::streams::ensure(&setup, &kit::streams::StreamOptions::single_node())
-        .await
-        .unwrap();
+    let report = kit::streams::ensure(&setup, &kit::streams::StreamOptions::single_node()).await.unwrap();
     assert_eq!(report.created, Vec::<String>::new());
 
     for service in Service::ALL {
         let user = bus.connect(service).await;
-        let context = jetstream::ContextBuilder::new()
-            .timeout(std::time::Duration::from_millis(300))
-            .build(user);
+        let context = jetstream::ContextBuilder::new().timeout(std::time::Duration::from_millis(300)).build(user);
         assert!(context.delete_stream("SWARM").await.is_err(), "{service}");
     }
     let info = setup.jetstream().get_stream("SWARM").await.unwrap();
@@ -165,10 +117,5 @@ async fn only_setup_makes_streams_and_nobody_deletes_them() {
 }
 
 async fn publish(context: &jetstream::Context, subject: &str) {
-    context
-        .publish(subject.to_owned(), "{}".into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    context.publish(subject.to_owned(), "{}".into()).await.unwrap().await.unwrap();
 }

@@ -25,30 +25,14 @@ struct Server {
 }
 
 async fn serve(router: Router, grace: Duration) -> Server {
-    let (listener, address) = http::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .await
-        .unwrap();
+    let (listener, address) = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let shutdown = CancellationToken::new();
-    let serving = own(http::serve_with_grace(
-        listener,
-        router,
-        shutdown.clone(),
-        grace,
-    ));
-    Server {
-        address,
-        shutdown,
-        serving,
-    }
+    let serving = own(http::serve_with_grace(listener, router, shutdown.clone(), grace));
+    Server { address, shutdown, serving }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the handle that aborts on drop owns the task"
-)]
-fn own<T: Send + 'static>(
-    future: impl Future<Output = T> + Send + 'static,
-) -> AbortOnDropHandle<T> {
+#[expect(clippy::disallowed_methods, reason = "the handle that aborts on drop owns the task")]
+fn own<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     let handle: JoinHandle<T> = tokio::spawn(future);
     AbortOnDropHandle::new(handle)
 }
@@ -59,10 +43,7 @@ async fn get_once(address: SocketAddr, path: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(SOON, stream.read_to_string(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     (status, body.to_owned())
@@ -86,9 +67,7 @@ async fn health_is_served_on_a_free_port() {
 
 #[tokio::test]
 async fn an_address_in_use_is_named() {
-    let (_listener, address) = http::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .await
-        .unwrap();
+    let (_listener, address) = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let error = http::bind(address).await.unwrap_err();
     assert_eq!(error.to_string(), format!("can not listen on {address}"));
 }
@@ -121,15 +100,10 @@ async fn a_request_in_hand_is_answered_and_no_new_one_taken() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, refused)
-        .await
-        .expect("the listener is closed");
+    tokio::time::timeout(SOON, refused).await.expect("the listener is closed");
     gate.notify_one();
     assert_eq!(answer.await.unwrap(), (200, "served".to_owned()));
-    tokio::time::timeout(SOON, server.serving)
-        .await
-        .expect("the end comes when all is answered")
-        .unwrap();
+    tokio::time::timeout(SOON, server.serving).await.expect("the end comes when all is answered").unwrap();
 }
 
 #[tokio::test]
@@ -137,17 +111,12 @@ async fn what_is_stuck_is_dropped_after_the_grace_period() {
     let (router, reached, _gate) = gated();
     let server = serve(router, Duration::from_millis(1)).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     reached.notified().await;
 
     server.shutdown.cancel();
     server.serving.await.unwrap();
     let mut rest = Vec::new();
-    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut rest))
-        .await
-        .expect("the connection is closed");
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
     assert!(read.is_err() || rest.is_empty());
 }

@@ -38,10 +38,7 @@ fn a_process_is_ready_when_all_of_its_services_are() {
     assert!(process.health.is_ready());
     bridge.health.set("sync", Check::Red("stalled".into()));
     assert!(proxy.health.is_ready(), "a service answers for itself");
-    assert_eq!(
-        process.health.report().problems(),
-        ["chat-bridge/sync: stalled"]
-    );
+    assert_eq!(process.health.report().problems(), ["chat-bridge/sync: stalled"]);
     assert_eq!(bridge.health.report().problems(), ["sync: stalled"]);
 }
 
@@ -94,15 +91,10 @@ async fn a_vital_task_that_fails_ends_the_process_with_its_reason() {
     struct Fold(#[source] io::Error);
 
     let result = end_of(|context| {
-        context.spawn_vital("fold", async {
-            Err(Fold(io::Error::other("stream is gone")))
-        });
+        context.spawn_vital("fold", async { Err(Fold(io::Error::other("stream is gone"))) });
     });
     let ended = reason(result.await);
-    assert_eq!(
-        (ended.service.as_str(), ended.task.as_str()),
-        ("agent-runner", "fold")
-    );
+    assert_eq!((ended.service.as_str(), ended.task.as_str()), ("agent-runner", "fold"));
     assert_eq!(ended.reason, "can not fold the log: stream is gone");
 }
 
@@ -113,14 +105,10 @@ fn fails<T>(message: &str) -> T {
 
 #[tokio::test]
 async fn a_vital_task_that_panics_or_returns_ends_the_process_too() {
-    let panicked =
-        end_of(|context| context.spawn_vital("loop", async { fails::<()>("index 4 of 3") })).await;
+    let panicked = end_of(|context| context.spawn_vital("loop", async { fails::<()>("index 4 of 3") })).await;
     assert_eq!(reason(panicked).reason, "panicked: index 4 of 3");
     let returned = end_of(|context| context.spawn_vital("loop", async {})).await;
-    assert_eq!(
-        reason(returned).reason,
-        "it returned, which it never should"
-    );
+    assert_eq!(reason(returned).reason, "it returned, which it never should");
 }
 
 #[tokio::test]
@@ -132,10 +120,7 @@ async fn a_vital_task_of_a_child_ends_the_whole_process() {
         })
         .await,
     );
-    assert_eq!(
-        ended.to_string(),
-        "sync of chat-bridge ended: token revoked"
-    );
+    assert_eq!(ended.to_string(), "sync of chat-bridge ended: token revoked");
 }
 
 #[tokio::test]
@@ -163,12 +148,8 @@ async fn the_end_is_not_ready_first_and_waits_for_what_is_in_hand() {
         told.send(health.is_ready()).await.unwrap();
     });
 
-    let result: Result<(), RunError<io::Error>> =
-        service::run(&context, GRACE, async { Ok(()) }).await;
-    assert!(
-        result.is_ok(),
-        "a task that ends after shutdown ended well: {result:?}"
-    );
+    let result: Result<(), RunError<io::Error>> = service::run(&context, GRACE, async { Ok(()) }).await;
+    assert!(result.is_ok(), "a task that ends after shutdown ended well: {result:?}");
     assert_eq!((order.try_recv(), order.try_recv()), (Ok(false), Ok(false)));
 }
 
@@ -177,8 +158,7 @@ async fn what_does_not_end_within_the_grace_period_is_dropped() {
     let context = Context::new("agent-runner");
     context.spawn_minor("stuck", std::future::pending::<()>());
     let grace = Duration::from_millis(1);
-    let result: Result<(), RunError<io::Error>> =
-        service::run(&context, grace, async { Ok(()) }).await;
+    let result: Result<(), RunError<io::Error>> = service::run(&context, grace, async { Ok(()) }).await;
     assert!(matches!(result, Err(RunError::Grace { .. })));
 }
 

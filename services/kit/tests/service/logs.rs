@@ -30,33 +30,18 @@ fn line(run: RunId, time: Timestamp, message: &str) -> LogLine {
 }
 
 fn messages(store: &LogStore, run: RunId) -> Vec<String> {
-    store
-        .lines_of(run)
-        .unwrap()
-        .lines
-        .into_iter()
-        .map(|line| line.message)
-        .collect()
+    store.lines_of(run).unwrap().lines.into_iter().map(|line| line.message).collect()
 }
 
 fn files(store: &LogStore) -> Vec<PathBuf> {
-    let entries = fs::read_dir(store.dir())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-        .collect();
+    let entries = fs::read_dir(store.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
     files.sort();
     files
 }
 
 fn append_raw(path: &Path, bytes: &[u8]) {
-    OpenOptions::new()
-        .append(true)
-        .open(path)
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
 #[test]
@@ -65,32 +50,14 @@ fn lines_of_a_run_come_in_order_from_all_writers() {
     let (mine, other) = (run(), run());
     let at = |second| clock::now() + SignedDuration::from_secs(second);
     let (mut first, mut second) = (store.writer(), store.writer());
-    first
-        .append(
-            &[
-                line(mine, at(1), "a"),
-                line(other, at(2), "x"),
-                line(mine, at(3), "c"),
-            ],
-            at(3),
-        )
-        .unwrap();
-    second
-        .append(&[line(mine, at(2), "b"), line(mine, at(4), "d")], at(4))
-        .unwrap();
+    first.append(&[line(mine, at(1), "a"), line(other, at(2), "x"), line(mine, at(3), "c")], at(3)).unwrap();
+    second.append(&[line(mine, at(2), "b"), line(mine, at(4), "d")], at(4)).unwrap();
 
     assert_eq!(files(&store).len(), 2);
     let found = store.lines_of(mine).unwrap();
-    let texts: Vec<_> = found
-        .lines
-        .iter()
-        .map(|line| line.message.as_str())
-        .collect();
+    let texts: Vec<_> = found.lines.iter().map(|line| line.message.as_str()).collect();
     assert_eq!(texts, ["a", "b", "c", "d"]);
-    assert_eq!(
-        (found.broken, found.omitted, found.expired_before),
-        (0, 0, None)
-    );
+    assert_eq!((found.broken, found.omitted, found.expired_before), (0, 0, None));
     assert_eq!(found.lines[0].stream, Some(Stream::Stdout));
 }
 
@@ -99,10 +66,7 @@ fn half_a_line_is_skipped_and_counted() {
     let (_dir, store) = store(Limits::SHIPPED);
     let run = run();
     let now = clock::now();
-    store
-        .writer()
-        .append(&[line(run, now, "whole")], now)
-        .unwrap();
+    store.writer().append(&[line(run, now, "whole")], now).unwrap();
     let half = serde_json::to_string(&line(run, now, "cut by a crash")).unwrap();
     append_raw(&files(&store)[0], &half.as_bytes()[..half.len() - 5]);
 
@@ -118,10 +82,7 @@ fn garbage_is_counted_and_hides_nothing() {
     let now = clock::now();
     let mut writer = store.writer();
     writer.append(&[line(run, now, "before")], now).unwrap();
-    append_raw(
-        &files(&store)[0],
-        format!("\u{0}\n{{\"run_id\":\"{run}\"}}\n").as_bytes(),
-    );
+    append_raw(&files(&store)[0], format!("\u{0}\n{{\"run_id\":\"{run}\"}}\n").as_bytes());
     append_raw(&files(&store)[0], &[0xff, b'\n']);
     writer.append(&[line(run, now, "after")], now).unwrap();
 
@@ -138,10 +99,7 @@ fn a_line_that_is_too_long_is_cut_and_says_so() {
         let mut long = line(run, now, &text);
         long.fields.insert("huge".to_owned(), text.clone().into());
         long.fields.insert("small".to_owned(), 1.into());
-        store
-            .writer()
-            .append(&[long, line(run, now, "next")], now)
-            .unwrap();
+        store.writer().append(&[long, line(run, now, "next")], now).unwrap();
     }
     let found = store.lines_of(run).unwrap();
     assert_eq!((found.lines.len(), found.broken), (4, 0));
@@ -149,53 +107,29 @@ fn a_line_that_is_too_long_is_cut_and_says_so() {
     assert_eq!(cut.fields["truncated"], true);
     assert_eq!(cut.fields["small"], 1);
     assert!(!cut.message.is_empty() && !cut.fields.contains_key("huge"));
-    assert!(
-        files(&store)
-            .iter()
-            .all(|file| fs::metadata(file).unwrap().len() < 2 * MAX_LINE_BYTES as u64)
-    );
+    assert!(files(&store).iter().all(|file| fs::metadata(file).unwrap().len() < 2 * MAX_LINE_BYTES as u64));
 }
 
 #[test]
 fn the_oldest_files_go_and_leave_a_mark() {
-    let small = Limits {
-        file_bytes: 1000,
-        store_bytes: 4000,
-        ..Limits::SHIPPED
-    };
+    let small = Limits { file_bytes: 1000, store_bytes: 4000, ..Limits::SHIPPED };
     let (_dir, store) = store(small);
     let run = run();
     let begin = clock::now();
     let at = |n: i64| begin + SignedDuration::from_millis(n);
     let mut writer = store.writer();
     for n in 0..100 {
-        writer
-            .append(&[line(run, at(n), &n.to_string())], at(n))
-            .unwrap();
+        writer.append(&[line(run, at(n), &n.to_string())], at(n)).unwrap();
     }
 
     let found = store.lines_of(run).unwrap();
     let expired = found.expired_before.expect("something expired");
-    let kept: Vec<i64> = messages(&store, run)
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
+    let kept: Vec<i64> = messages(&store, run).iter().map(|text| text.parse().unwrap()).collect();
     assert_eq!(*kept.last().unwrap(), 99);
     assert!(kept.len() < 40, "bounded: {}", kept.len());
-    assert_eq!(
-        kept,
-        (kept[0]..100).collect::<Vec<_>>(),
-        "no hole after the mark"
-    );
-    assert_eq!(
-        expired,
-        at(kept[0] - 1),
-        "the mark is the time of the last line that is gone"
-    );
-    let bytes: u64 = files(&store)
-        .iter()
-        .map(|file| fs::metadata(file).unwrap().len())
-        .sum();
+    assert_eq!(kept, (kept[0]..100).collect::<Vec<_>>(), "no hole after the mark");
+    assert_eq!(expired, at(kept[0] - 1), "the mark is the time of the last line that is gone");
+    let bytes: u64 = files(&store).iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     assert!(bytes <= small.store_bytes + 2 * small.file_bytes, "{bytes}");
 }
 
@@ -210,19 +144,13 @@ fn lines_expire_with_age_but_never_under_their_writer() {
     let mut open = store.writer();
     open.append(&[line(kept, now, "old as well")], now).unwrap();
 
-    store
-        .sweep(now + SignedDuration::from_hours(24 * 15))
-        .unwrap();
+    store.sweep(now + SignedDuration::from_hours(24 * 15)).unwrap();
     assert_eq!(messages(&store, gone), Vec::<String>::new());
     assert_eq!(store.lines_of(gone).unwrap().expired_before, Some(now));
     assert_eq!(messages(&store, kept), ["old as well"]);
 
     store.sweep(now).unwrap();
-    assert_eq!(
-        store.lines_of(gone).unwrap().expired_before,
-        Some(now),
-        "the mark stays"
-    );
+    assert_eq!(store.lines_of(gone).unwrap().expired_before, Some(now), "the mark stays");
 }
 
 #[test]
@@ -230,24 +158,16 @@ fn files_from_before_a_run_are_not_read() {
     let (_dir, store) = store(Limits::SHIPPED);
     let run = run();
     let now = clock::now();
-    store
-        .writer()
-        .append(&[line(run, now, "early")], now)
-        .unwrap();
+    store.writer().append(&[line(run, now, "early")], now).unwrap();
     File::options()
         .append(true)
         .open(&files(&store)[0])
         .unwrap()
         .set_modified((now - SignedDuration::from_hours(2)).into())
         .unwrap();
-    store
-        .writer()
-        .append(&[line(run, now, "late")], now)
-        .unwrap();
+    store.writer().append(&[line(run, now, "late")], now).unwrap();
 
-    let since = store
-        .lines_of_since(run, now - SignedDuration::from_hours(1))
-        .unwrap();
+    let since = store.lines_of_since(run, now - SignedDuration::from_hours(1)).unwrap();
     assert_eq!(since.lines.len(), 1);
     assert_eq!(messages(&store, run).len(), 2);
 }
@@ -271,10 +191,7 @@ fn whatever_the_queue_could_not_take_is_counted_by_run() {
     drop(guard);
 
     let lines = store.lines_of(run).unwrap().lines;
-    let lost: u64 = lines
-        .iter()
-        .filter_map(|line| line.fields.get("lost_lines")?.as_u64())
-        .sum();
+    let lost: u64 = lines.iter().filter_map(|line| line.fields.get("lost_lines")?.as_u64()).sum();
     let stored = lines.iter().filter(|line| line.stream.is_some()).count() as u64;
     assert_eq!(stored + lost, 40_000);
 }
@@ -306,9 +223,7 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), poll)
-        .await
-        .expect("the condition within 10 s");
+    tokio::time::timeout(std::time::Duration::from_secs(10), poll).await.expect("the condition within 10 s");
 }
 
 proptest! {

@@ -32,26 +32,17 @@ impl Buffer {
 }
 
 fn config(filter: &str) -> TelemetryConfig {
-    TelemetryConfig {
-        service: "test-service".into(),
-        format: Format::Auto,
-        filter: filter.into(),
-        log_dir: None,
-    }
+    TelemetryConfig { service: "test-service".into(), format: Format::Auto, filter: filter.into(), log_dir: None }
 }
 
 fn run() -> (RunId, AgentName) {
-    (
-        RunId::from_uuid(kit::clock::uuid7()),
-        AgentName::try_new("coder").unwrap(),
-    )
+    (RunId::from_uuid(kit::clock::uuid7()), AgentName::try_new("coder").unwrap())
 }
 
 /// What `write` logs, as text without colours.
 fn text(filter: &str, write: impl FnOnce()) -> String {
     let buffer = Buffer::default();
-    let (subscriber, _guard) =
-        telemetry::subscriber(&config(filter), Output::text(buffer.clone(), false)).unwrap();
+    let (subscriber, _guard) = telemetry::subscriber(&config(filter), Output::text(buffer.clone(), false)).unwrap();
     with_default(subscriber, write);
     buffer.text()
 }
@@ -59,14 +50,9 @@ fn text(filter: &str, write: impl FnOnce()) -> String {
 /// What `write` logs, as JSON values.
 fn json(write: impl FnOnce()) -> Vec<serde_json::Value> {
     let buffer = Buffer::default();
-    let (subscriber, _guard) =
-        telemetry::subscriber(&config("info"), Output::json(buffer.clone())).unwrap();
+    let (subscriber, _guard) = telemetry::subscriber(&config("info"), Output::json(buffer.clone())).unwrap();
     with_default(subscriber, write);
-    buffer
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    buffer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -80,17 +66,10 @@ fn a_line_inside_a_run_carries_it_after_the_target() {
     });
 
     let lines: Vec<_> = text.lines().collect();
-    assert!(
-        lines[0].ends_with("INFO service::telemetry outside"),
-        "{text}"
-    );
-    let expected = format!(
-        "WARN service::telemetry [run={run}] called agent=coder millis=12 note=\"two words\" tool=shell"
-    );
-    assert!(
-        lines[1].ends_with(&expected),
-        "{text}\nshould end with\n{expected}"
-    );
+    assert!(lines[0].ends_with("INFO service::telemetry outside"), "{text}");
+    let expected =
+        format!("WARN service::telemetry [run={run}] called agent=coder millis=12 note=\"two words\" tool=shell");
+    assert!(lines[1].ends_with(&expected), "{text}\nshould end with\n{expected}");
 }
 
 #[test]
@@ -141,10 +120,7 @@ fn an_error_is_logged_with_all_of_its_causes() {
 
     let error = Outer(io::Error::other("disk full"));
     let lines = json(|| tracing::error!(error = &error as &dyn std::error::Error, "gave up"));
-    assert_eq!(
-        lines[0]["fields"]["error"],
-        "can not save the worktree: disk full"
-    );
+    assert_eq!(lines[0]["fields"]["error"], "can not save the worktree: disk full");
 }
 
 #[test]
@@ -152,17 +128,13 @@ fn a_message_can_not_pretend_to_be_several_lines() {
     let text = text("info", || {
         tracing::info!("first\n2026-01-01T00:00:00Z ERROR forged \x1b[2J");
     });
-    assert!(
-        text.contains("first\n    | 2026-01-01T00:00:00Z ERROR forged \\u{1b}[2J"),
-        "{text}"
-    );
+    assert!(text.contains("first\n    | 2026-01-01T00:00:00Z ERROR forged \\u{1b}[2J"), "{text}");
 }
 
 #[test]
 fn colours_are_used_only_when_asked_for() {
     let buffer = Buffer::default();
-    let (subscriber, _guard) =
-        telemetry::subscriber(&config("info"), Output::text(buffer.clone(), true)).unwrap();
+    let (subscriber, _guard) = telemetry::subscriber(&config("info"), Output::text(buffer.clone(), true)).unwrap();
     with_default(subscriber, || tracing::info!("hello"));
     assert!(buffer.text().contains('\x1b'));
     assert!(!text("info", || tracing::info!("hello")).contains('\x1b'));
@@ -172,12 +144,8 @@ fn colours_are_used_only_when_asked_for() {
 fn lines_of_a_run_are_in_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let (run, agent) = run();
-    let config = TelemetryConfig {
-        log_dir: Some(dir.path().join("logs")),
-        ..config("info")
-    };
-    let (subscriber, guard) =
-        telemetry::subscriber(&config, Output::text(io::sink(), false)).unwrap();
+    let config = TelemetryConfig { log_dir: Some(dir.path().join("logs")), ..config("info") };
+    let (subscriber, guard) = telemetry::subscriber(&config, Output::text(io::sink(), false)).unwrap();
     with_default(subscriber, || {
         tracing::info!("of nobody");
         let _entered = telemetry::run_span(run, &agent).entered();
@@ -185,10 +153,7 @@ fn lines_of_a_run_are_in_the_store() {
     });
     drop(guard);
 
-    let found = LogStore::open(dir.path().join("logs"), Limits::SHIPPED)
-        .unwrap()
-        .lines_of(run)
-        .unwrap();
+    let found = LogStore::open(dir.path().join("logs"), Limits::SHIPPED).unwrap().lines_of(run).unwrap();
     assert_eq!(found.lines.len(), 1);
     assert_eq!(found.lines[0].message, "of the run");
     assert_eq!(found.lines[0].level, Level::Error);
@@ -197,12 +162,6 @@ fn lines_of_a_run_are_in_the_store() {
 
 #[test]
 fn a_filter_that_is_none_is_an_error() {
-    let result = telemetry::subscriber(
-        &config("agent_runner=loud"),
-        Output::text(io::sink(), false),
-    );
-    assert!(matches!(
-        result.map(|_| ()),
-        Err(TelemetryError::Filter { .. })
-    ));
+    let result = telemetry::subscriber(&config("agent_runner=loud"), Output::text(io::sink(), false));
+    assert!(matches!(result.map(|_| ()), Err(TelemetryError::Filter { .. })));
 }

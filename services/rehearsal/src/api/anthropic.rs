@@ -38,10 +38,7 @@ enum WireRole {
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "content must be a string or a list of blocks of the Messages API"
-)]
+#[serde(untagged, expecting = "content must be a string or a list of blocks of the Messages API")]
 enum Content {
     Text(String),
     Blocks(Vec<WireBlock>),
@@ -77,9 +74,7 @@ enum WireBlock {
 pub(super) fn parse(body: &[u8]) -> Result<Request, InvalidRequest> {
     let request = read(body)?;
     if request.max_tokens.is_none() {
-        return Err(InvalidRequest::Shape(
-            "max_tokens: field required".to_owned(),
-        ));
+        return Err(InvalidRequest::Shape("max_tokens: field required".to_owned()));
     }
     Ok(request)
 }
@@ -94,8 +89,7 @@ pub(crate) fn parse_count(body: &[u8]) -> Result<Request, InvalidRequest> {
 }
 
 fn read(bytes: &[u8]) -> Result<Request, InvalidRequest> {
-    let body: Body =
-        serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Shape(error.to_string()))?;
+    let body: Body = serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Shape(error.to_string()))?;
     let mut turns = Vec::new();
     for message in body.messages {
         let role = match message.role {
@@ -107,10 +101,7 @@ fn read(bytes: &[u8]) -> Result<Request, InvalidRequest> {
     Ok(Request {
         api: Api::Anthropic,
         model: body.model,
-        system: body
-            .system
-            .map(|content| flatten(content).0)
-            .unwrap_or_default(),
+        system: body.system.map(|content| flatten(content).0).unwrap_or_default(),
         turns,
         tools_bytes: body.tools.map_or(0, |tools| json_bytes(&tools)),
         stream: body.stream,
@@ -131,23 +122,10 @@ fn part(block: WireBlock) -> Option<Part> {
     Some(match block {
         WireBlock::Text { text } => Part::Text(text),
         WireBlock::Thinking { thinking } => Part::Thinking(thinking),
-        WireBlock::ToolUse { id, name, input } => Part::Call {
-            id,
-            name,
-            arguments: input.to_string(),
-        },
-        WireBlock::ToolResult {
-            tool_use_id,
-            content,
-            is_error,
-        } => {
+        WireBlock::ToolUse { id, name, input } => Part::Call { id, name, arguments: input.to_string() },
+        WireBlock::ToolResult { tool_use_id, content, is_error } => {
             let (content, attachments) = content.map(flatten).unwrap_or_default();
-            Part::Result(ToolResult {
-                call_id: tool_use_id,
-                content,
-                is_error,
-                attachments,
-            })
+            Part::Result(ToolResult { call_id: tool_use_id, content, is_error, attachments })
         }
         WireBlock::Image | WireBlock::Document => Part::Attachment,
         WireBlock::Other => return None,
@@ -236,11 +214,7 @@ pub(super) fn frames(reply: &Reply) -> Vec<Frame> {
             let delta = json!({"type": "content_block_delta", "index": index, "delta": delta});
             frames.push(frame("content_block_delta", tokens, &delta));
         }
-        frames.push(frame(
-            "content_block_stop",
-            0,
-            &json!({"type": "content_block_stop", "index": index}),
-        ));
+        frames.push(frame("content_block_stop", 0, &json!({"type": "content_block_stop", "index": index})));
     }
     let mut end = json!({
         "type": "message_delta", "delta": {"stop_reason": stop_reason(reply.stop), "stop_sequence": null},
@@ -262,29 +236,16 @@ fn message_start(reply: &Reply) -> Frame {
         // The real API has generated its first token when it sends this, and counts it.
         message["usage"] = usage_json(usage, usage.output.min(1));
     }
-    frame(
-        "message_start",
-        0,
-        &json!({"type": "message_start", "message": message}),
-    )
+    frame("message_start", 0, &json!({"type": "message_start", "message": message}))
 }
 
 /// How a block begins in a stream, and its deltas with the tokens of each.
 fn streamed_block(block: &Block) -> (Value, Vec<(Value, u32)>) {
     match block {
         Block::Thinking(text) => {
-            let mut deltas = deltas(
-                text,
-                |piece| json!({"type": "thinking_delta", "thinking": piece}),
-            );
-            deltas.push((
-                json!({"type": "signature_delta", "signature": SIGNATURE}),
-                0,
-            ));
-            (
-                json!({"type": "thinking", "thinking": "", "signature": ""}),
-                deltas,
-            )
+            let mut deltas = deltas(text, |piece| json!({"type": "thinking_delta", "thinking": piece}));
+            deltas.push((json!({"type": "signature_delta", "signature": SIGNATURE}), 0));
+            (json!({"type": "thinking", "thinking": "", "signature": ""}), deltas)
         }
         Block::Text(text) => {
             let deltas = deltas(text, |piece| json!({"type": "text_delta", "text": piece}));
@@ -294,32 +255,19 @@ fn streamed_block(block: &Block) -> (Value, Vec<(Value, u32)>) {
             let partial = |piece: &str| json!({"type": "input_json_delta", "partial_json": piece});
             let (first, pieces) = call.streamed();
             let mut deltas = vec![(partial(""), first)];
-            deltas.extend(
-                pieces
-                    .iter()
-                    .map(|(piece, tokens)| (partial(piece), *tokens)),
-            );
-            (
-                json!({"type": "tool_use", "id": call.id(Api::Anthropic), "name": call.name, "input": {}}),
-                deltas,
-            )
+            deltas.extend(pieces.iter().map(|(piece, tokens)| (partial(piece), *tokens)));
+            (json!({"type": "tool_use", "id": call.id(Api::Anthropic), "name": call.name, "input": {}}), deltas)
         }
     }
 }
 
 fn deltas(text: &str, delta: impl Fn(&str) -> Value) -> Vec<(Value, u32)> {
-    tokens::pieces(text)
-        .into_iter()
-        .map(|(piece, tokens)| (delta(piece), tokens))
-        .collect()
+    tokens::pieces(text).into_iter().map(|(piece, tokens)| (delta(piece), tokens)).collect()
 }
 
 /// One server-sent event.
 pub(super) fn frame(event: &str, tokens: u32, data: &Value) -> Frame {
-    Frame {
-        bytes: Bytes::from(format!("event: {event}\ndata: {data}\n\n")),
-        tokens,
-    }
+    Frame { bytes: Bytes::from(format!("event: {event}\ndata: {data}\n\n")), tokens }
 }
 
 /// The HTTP status of a failure.

@@ -56,10 +56,7 @@ enum Message {
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "content must be a string or a list of content parts"
-)]
+#[serde(untagged, expecting = "content must be a string or a list of content parts")]
 enum Content {
     Text(String),
     Parts(Vec<WirePart>),
@@ -92,12 +89,9 @@ struct Function {
 
 /// Parses a request.
 pub(super) fn parse(bytes: &[u8]) -> Result<Request, InvalidRequest> {
-    let body: Body =
-        serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Shape(error.to_string()))?;
+    let body: Body = serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Shape(error.to_string()))?;
     if body.n.is_some_and(|n| n != 1) {
-        return Err(InvalidRequest::Shape(
-            "n: the rehearsal model gives one choice only".to_owned(),
-        ));
+        return Err(InvalidRequest::Shape("n: the rehearsal model gives one choice only".to_owned()));
     }
     let mut system = Vec::new();
     let mut turns = Vec::new();
@@ -105,18 +99,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Request, InvalidRequest> {
         match message {
             Message::System { content } => system.push(flatten(content).0),
             Message::User { content } => Request::push(&mut turns, Role::User, parts(content)),
-            Message::Assistant {
-                content,
-                tool_calls,
-            } => {
+            Message::Assistant { content, tool_calls } => {
                 let mut all = content.map(parts).unwrap_or_default();
                 all.extend(tool_calls.unwrap_or_default().into_iter().map(call));
                 Request::push(&mut turns, Role::Assistant, all);
             }
-            Message::Tool {
-                tool_call_id,
-                content,
-            } => {
+            Message::Tool { tool_call_id, content } => {
                 Request::push(&mut turns, Role::User, vec![result(tool_call_id, content)]);
             }
         }
@@ -128,9 +116,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Request, InvalidRequest> {
         turns,
         tools_bytes: body.tools.map_or(0, |tools| json_bytes(&tools)),
         stream: body.stream,
-        include_usage: body
-            .stream_options
-            .is_some_and(|options| options.include_usage),
+        include_usage: body.stream_options.is_some_and(|options| options.include_usage),
         max_tokens: body.max_completion_tokens.or(body.max_tokens),
         digest: Digest::of(&[b"openai", bytes]),
     })
@@ -152,31 +138,19 @@ fn part(part: WirePart) -> Option<Part> {
 }
 
 fn call(call: ToolCall) -> Part {
-    Part::Call {
-        id: call.id,
-        name: call.function.name,
-        arguments: call.function.arguments,
-    }
+    Part::Call { id: call.id, name: call.function.name, arguments: call.function.arguments }
 }
 
 fn result(call_id: String, content: Content) -> Part {
     let (content, attachments) = flatten(content);
     let is_error = reads_as_error(&content);
-    Part::Result(ToolResult {
-        call_id,
-        content,
-        is_error,
-        attachments,
-    })
+    Part::Result(ToolResult { call_id, content, is_error, attachments })
 }
 
 /// Whether a tool's text reads as a failure, since this API has no field to say so.
 fn reads_as_error(content: &str) -> bool {
-    let text = content
-        .trim_start()
-        .trim_start_matches(['[', '<', '{', '"']);
-    text.get(..5)
-        .is_some_and(|word| word.eq_ignore_ascii_case("error"))
+    let text = content.trim_start().trim_start_matches(['[', '<', '{', '"']);
+    text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("error"))
 }
 
 fn flatten(content: Content) -> (String, u32) {
@@ -251,10 +225,7 @@ fn finish_reason(stop: Stop) -> &'static str {
 
 fn usage_json(usage: Usage) -> Value {
     // This API counts what came from the cache among the prompt's tokens.
-    let prompt = usage
-        .input
-        .saturating_add(usage.cache_read)
-        .saturating_add(usage.cache_write);
+    let prompt = usage.input.saturating_add(usage.cache_read).saturating_add(usage.cache_write);
     json!({
         "prompt_tokens": prompt,
         "completion_tokens": usage.output,
@@ -274,18 +245,10 @@ pub(super) fn frames(reply: &Reply, include_usage: bool) -> Vec<Frame> {
         }
         frame(tokens, &chunk)
     };
-    let mut frames = vec![chunk(
-        0,
-        &json!({"role": "assistant", "content": "", "refusal": null}),
-        None,
-    )];
+    let mut frames = vec![chunk(0, &json!({"role": "assistant", "content": "", "refusal": null}), None)];
     for text in texts(reply) {
         let pieces = tokens::pieces(text);
-        frames.extend(
-            pieces
-                .into_iter()
-                .map(|(piece, tokens)| chunk(tokens, &json!({"content": piece}), None)),
-        );
+        frames.extend(pieces.into_iter().map(|(piece, tokens)| chunk(tokens, &json!({"content": piece}), None)));
     }
     for (index, call) in calls(reply).enumerate() {
         let start = json!({
@@ -305,10 +268,7 @@ pub(super) fn frames(reply: &Reply, include_usage: bool) -> Vec<Frame> {
         last["usage"] = usage_json(usage);
         frames.push(frame(0, &last));
     }
-    frames.push(Frame {
-        bytes: Bytes::from_static(b"data: [DONE]\n\n"),
-        tokens: 0,
-    });
+    frames.push(Frame { bytes: Bytes::from_static(b"data: [DONE]\n\n"), tokens: 0 });
     frames
 }
 
@@ -321,10 +281,7 @@ fn envelope(reply: &Reply, choices: &Value) -> Value {
 
 /// One server-sent event.
 pub(super) fn frame(tokens: u32, data: &Value) -> Frame {
-    Frame {
-        bytes: Bytes::from(format!("data: {data}\n\n")),
-        tokens,
-    }
+    Frame { bytes: Bytes::from(format!("data: {data}\n\n")), tokens }
 }
 
 /// The HTTP status of a failure.
@@ -369,12 +326,7 @@ mod tests {
 
     #[test]
     fn a_result_that_begins_with_error_is_one() {
-        for text in [
-            "error: no such file",
-            "Error",
-            "[ERROR] no",
-            "{\"error\": 1}",
-        ] {
+        for text in ["error: no such file", "Error", "[ERROR] no", "{\"error\": 1}"] {
             assert!(reads_as_error(text), "{text}");
         }
         for text in ["", "erro", "no error", "日本語"] {

@@ -82,13 +82,7 @@ impl Fault {
 
     /// Whether the fault takes the place of the answer, so that a rule with it needs none.
     pub(crate) fn replaces_the_answer(&self) -> bool {
-        matches!(
-            self,
-            Self::RateLimited { .. }
-                | Self::Overloaded { .. }
-                | Self::ServerError { .. }
-                | Self::Garbage
-        )
+        matches!(self, Self::RateLimited { .. } | Self::Overloaded { .. } | Self::ServerError { .. } | Self::Garbage)
     }
 }
 

@@ -250,9 +250,6 @@ mod tests {
         }
         let published = std::fs::read_to_string(path).unwrap_or_default();
 
-        assert!(
-            published == generated,
-            "scenario.schema.json differs from the types: run with UPDATE_SCHEMA=1"
-        );
+        assert!(published == generated, "scenario.schema.json differs from the types: run with UPDATE_SCHEMA=1");
     }
 }

@@ -70,33 +70,19 @@ pub(crate) struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// The facts of `request`.
     pub(crate) fn of(request: &'a Request) -> Self {
-        Self {
-            request,
-            agent: request.agent(),
-            step: request.step(),
-            last_user: request.last_user(),
-        }
+        Self { request, agent: request.agent(), step: request.step(), last_user: request.last_user() }
     }
 
     /// The request in one line.
     pub(super) fn describe(&self, request: &Request) -> String {
-        let news: Vec<String> = request
-            .news()
-            .iter()
-            .filter_map(|part| self.describe_part(part))
-            .collect();
+        let news: Vec<String> = request.news().iter().filter_map(|part| self.describe_part(part)).collect();
         format!(
             "request {} (agent {}, step {}, model {}, last message: {})",
             request.digest.hex(12),
-            self.agent
-                .unwrap_or("unknown: no line `Agent: NAME` in the system prompt"),
+            self.agent.unwrap_or("unknown: no line `Agent: NAME` in the system prompt"),
             self.step,
             request.model,
-            if news.is_empty() {
-                "the model's own".to_owned()
-            } else {
-                news.join(", ")
-            },
+            if news.is_empty() { "the model's own".to_owned() } else { news.join(", ") },
         )
     }
 
@@ -127,21 +113,10 @@ impl<'a> Facts<'a> {
             Field::Model => pattern.captures(&self.request.model),
             Field::System => pattern.captures(&self.request.system),
             Field::LastUser => pattern.captures(&self.last_user),
-            Field::LastMessage => self
-                .request
-                .news()
-                .iter()
-                .find_map(|part| pattern.captures(incoming(part)?)),
+            Field::LastMessage => self.request.news().iter().find_map(|part| pattern.captures(incoming(part)?)),
             Field::AnyMessage => {
-                let parts = self
-                    .request
-                    .turns
-                    .iter()
-                    .rev()
-                    .flat_map(|turn| turn.parts.iter().rev());
-                parts
-                    .into_iter()
-                    .find_map(|part| pattern.captures(incoming(part)?))
+                let parts = self.request.turns.iter().rev().flat_map(|turn| turn.parts.iter().rev());
+                parts.into_iter().find_map(|part| pattern.captures(incoming(part)?))
             }
         }
     }
@@ -175,22 +150,14 @@ impl Condition {
                 Some(found) => keep(pattern, &found, captures),
                 None => false,
             },
-            Self::ToolResult {
-                tool,
-                content,
-                is_error,
-            } => facts.results().any(|result| {
-                let of_tool = tool
-                    .as_deref()
-                    .is_none_or(|tool| facts.request.tool_of(&result.call_id) == Some(tool));
+            Self::ToolResult { tool, content, is_error } => facts.results().any(|result| {
+                let of_tool = tool.as_deref().is_none_or(|tool| facts.request.tool_of(&result.call_id) == Some(tool));
                 let as_told = is_error.is_none_or(|wanted| wanted == result.is_error);
                 of_tool
                     && as_told
-                    && content.as_ref().is_none_or(|pattern| {
-                        match pattern.captures(&result.content) {
-                            Some(found) => keep(pattern, &found, captures),
-                            None => false,
-                        }
+                    && content.as_ref().is_none_or(|pattern| match pattern.captures(&result.content) {
+                        Some(found) => keep(pattern, &found, captures),
+                        None => false,
                     })
             }),
         }
@@ -199,24 +166,13 @@ impl Condition {
     /// Why it does not hold.
     pub(super) fn explain(&self, facts: &Facts<'_>) -> String {
         match self {
-            Self::Agent(name) => format!(
-                "it wants agent {name} and not {}",
-                facts.agent.unwrap_or("an unknown one")
-            ),
+            Self::Agent(name) => format!("it wants agent {name} and not {}", facts.agent.unwrap_or("an unknown one")),
             Self::Step(step) => format!("it wants step {step} and not {}", facts.step),
             Self::FromStep(step) => format!("it wants step {step} or later and not {}", facts.step),
             Self::Text(field, pattern) => format!("its {} /{pattern}/ is not found", field.name()),
-            Self::ToolResult {
-                tool,
-                content,
-                is_error,
-            } => {
-                let tool = tool
-                    .as_deref()
-                    .map_or(String::new(), |tool| format!(" of `{tool}`"));
-                let content = content
-                    .as_ref()
-                    .map_or(String::new(), |pattern| format!(" with /{pattern}/"));
+            Self::ToolResult { tool, content, is_error } => {
+                let tool = tool.as_deref().map_or(String::new(), |tool| format!(" of `{tool}`"));
+                let content = content.as_ref().map_or(String::new(), |pattern| format!(" with /{pattern}/"));
                 let error = match is_error {
                     Some(true) => " that failed",
                     Some(false) => " that did not fail",
@@ -252,23 +208,14 @@ fn quote(text: &str) -> String {
 }
 
 /// What the conditions capture when all of them hold.
-pub(super) fn captures(
-    conditions: &[Condition],
-    facts: &Facts<'_>,
-) -> Option<HashMap<String, String>> {
+pub(super) fn captures(conditions: &[Condition], facts: &Facts<'_>) -> Option<HashMap<String, String>> {
     let mut captures = HashMap::new();
-    conditions
-        .iter()
-        .all(|condition| condition.holds(facts, &mut captures))
-        .then_some(captures)
+    conditions.iter().all(|condition| condition.holds(facts, &mut captures)).then_some(captures)
 }
 
 /// The conditions that do not hold.
 pub(super) fn unmet<'c>(conditions: &'c [Condition], facts: &Facts<'_>) -> Vec<&'c Condition> {
-    conditions
-        .iter()
-        .filter(|condition| !condition.holds(facts, &mut HashMap::new()))
-        .collect()
+    conditions.iter().filter(|condition| !condition.holds(facts, &mut HashMap::new())).collect()
 }
 
 /// How far off a rule is, to be compared with others: what it misses first, then what it has.

@@ -29,9 +29,7 @@ impl Vars<'_> {
             "model" => Some(self.model.to_owned()),
             "step" => Some(self.step.to_string()),
             // A group that took no part in the match stands for nothing.
-            _ => name
-                .strip_prefix("capture.")
-                .map(|group| self.captures.get(group).cloned().unwrap_or_default()),
+            _ => name.strip_prefix("capture.").map(|group| self.captures.get(group).cloned().unwrap_or_default()),
         }
     }
 }
@@ -60,23 +58,14 @@ pub(crate) fn render(text: &str, vars: &Vars<'_>, call_id: &str) -> String {
 }
 
 /// Arguments with the placeholders in all their strings replaced.
-pub(crate) fn render_map(
-    map: &Map<String, Value>,
-    vars: &Vars<'_>,
-    call_id: &str,
-) -> Map<String, Value> {
-    map.iter()
-        .map(|(key, value)| (key.clone(), render_value(value, vars, call_id)))
-        .collect()
+pub(crate) fn render_map(map: &Map<String, Value>, vars: &Vars<'_>, call_id: &str) -> Map<String, Value> {
+    map.iter().map(|(key, value)| (key.clone(), render_value(value, vars, call_id))).collect()
 }
 
 fn render_value(value: &Value, vars: &Vars<'_>, call_id: &str) -> Value {
     match value {
         Value::String(text) => Value::String(render(text, vars, call_id)),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| render_value(item, vars, call_id))
-            .collect(),
+        Value::Array(items) => items.iter().map(|item| render_value(item, vars, call_id)).collect(),
         Value::Object(map) => Value::Object(render_map(map, vars, call_id)),
         other => other.clone(),
     }
@@ -101,17 +90,11 @@ fn parse(text: &str) -> Vec<Piece<'_>> {
     let mut searched = 0;
     while let Some(open) = rest[searched..].find("{{").map(|at| at + searched) {
         let inner = &rest[open + 2..];
-        match inner
-            .find("}}")
-            .filter(|close| is_name(inner[..*close].trim()))
-        {
+        match inner.find("}}").filter(|close| is_name(inner[..*close].trim())) {
             Some(close) => {
                 let end = open + 2 + close + 2;
                 pieces.push(Piece::Text(&rest[..open]));
-                pieces.push(Piece::Placeholder {
-                    name: inner[..close].trim(),
-                    whole: &rest[open..end],
-                });
+                pieces.push(Piece::Placeholder { name: inner[..close].trim(), whole: &rest[open..end] });
                 rest = &rest[end..];
                 searched = 0;
             }
@@ -123,10 +106,7 @@ fn parse(text: &str) -> Vec<Piece<'_>> {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
 }
 
 #[cfg(test)]
@@ -135,21 +115,13 @@ mod tests {
 
     fn rendered(text: &str) -> String {
         let captures = HashMap::from([("path".to_owned(), "a/b.py".to_owned())]);
-        let vars = Vars {
-            captures: &captures,
-            agent: "coder",
-            model: "m",
-            step: 3,
-        };
+        let vars = Vars { captures: &captures, agent: "coder", model: "m", step: 3 };
         render(text, &vars, "c1")
     }
 
     #[test]
     fn placeholders_are_replaced_and_all_else_stays() {
-        assert_eq!(
-            rendered("{{capture.path}} by {{ agent }}, {{step}}: {{call_id}}"),
-            "a/b.py by coder, 3: c1"
-        );
+        assert_eq!(rendered("{{capture.path}} by {{ agent }}, {{step}}: {{call_id}}"), "a/b.py by coder, 3: c1");
         assert_eq!(rendered("{{capture.other}}|"), "|");
         assert_eq!(rendered("f'{{x + 1}}' {{"), "f'{{x + 1}}' {{");
         assert_eq!(rendered("{{{step}}}"), "{3}");

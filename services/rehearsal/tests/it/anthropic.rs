@@ -47,26 +47,15 @@ async fn an_answer_has_the_shape_of_the_real_one() {
     assert_eq!(answer["model"], "rehearsal/claude-sonnet-4-5");
     assert_eq!(answer["stop_reason"], "tool_use");
     assert!(answer["id"].as_str().unwrap().starts_with("msg_"));
-    let kinds: Vec<&str> = answer["content"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|c| c["type"].as_str())
-        .collect();
+    let kinds: Vec<&str> = answer["content"].as_array().unwrap().iter().filter_map(|c| c["type"].as_str()).collect();
     assert_eq!(kinds, ["thinking", "text", "tool_use", "tool_use"]);
-    assert_eq!(
-        answer["content"][2]["input"],
-        json!({"path": "src/a.py", "lines": [1, 2]})
-    );
+    assert_eq!(answer["content"][2]["input"], json!({"path": "src/a.py", "lines": [1, 2]}));
     let note = answer["content"][3]["input"]["note"].as_str().unwrap();
     assert!(note.starts_with("coder 1 "), "{note}");
     assert_ne!(answer["content"][2]["id"], answer["content"][3]["id"]);
     // "Agent: coder", "look at src/a.py", the tool as compact JSON, and an image.
     let tools = r#"[{"input_schema":{"type":"object"},"name":"read"}]"#.len();
-    assert_eq!(
-        answer["usage"]["input_tokens"],
-        (12 + 16 + tools).div_ceil(4) + 1600
-    );
+    assert_eq!(answer["usage"]["input_tokens"], (12 + 16 + tools).div_ceil(4) + 1600);
     assert_eq!(answer["usage"]["cache_read_input_tokens"], 0);
     assert_eq!(answer["usage"]["cache_creation_input_tokens"], 0);
 }
@@ -74,18 +63,8 @@ async fn an_answer_has_the_shape_of_the_real_one() {
 #[tokio::test]
 async fn the_same_request_gets_the_same_answer() {
     let rig = Rig::playing(RULES).await;
-    let first = rig
-        .send(Anthropic, &request(false))
-        .await
-        .text()
-        .await
-        .unwrap();
-    let second = rig
-        .send(Anthropic, &request(false))
-        .await
-        .text()
-        .await
-        .unwrap();
+    let first = rig.send(Anthropic, &request(false)).await.text().await.unwrap();
+    let second = rig.send(Anthropic, &request(false)).await.text().await.unwrap();
     let mut other = request(false);
     other["max_tokens"] = json!(999);
     let other = rig.send(Anthropic, &other).await.text().await.unwrap();
@@ -97,88 +76,48 @@ async fn the_same_request_gets_the_same_answer() {
 #[tokio::test]
 async fn a_stream_has_the_events_of_the_real_one_and_adds_up_to_the_answer() {
     let rig = Rig::playing(RULES).await;
-    let whole: Value = rig
-        .send(Anthropic, &request(false))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let whole: Value = rig.send(Anthropic, &request(false)).await.json().await.unwrap();
     let response = rig.send(Anthropic, &request(true)).await;
-    assert_eq!(
-        response.headers()["content-type"],
-        "text/event-stream; charset=utf-8"
-    );
+    assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     let text = response.text().await.unwrap();
     for event in text.split("\n\n").filter(|event| !event.is_empty()) {
         let (name, data) = event.split_once('\n').unwrap();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(
-            name.strip_prefix("event: ").unwrap(),
-            data["type"],
-            "an event is named like its data"
-        );
+        assert_eq!(name.strip_prefix("event: ").unwrap(), data["type"], "an event is named like its data");
     }
     let events = crate::client::parse_events(&text);
 
-    let mut kinds: Vec<&str> = events
-        .iter()
-        .map(|event| event["type"].as_str().unwrap())
-        .collect();
+    let mut kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     kinds.dedup();
-    let block = [
-        "content_block_start",
-        "content_block_delta",
-        "content_block_stop",
-    ];
-    let mut expected = vec![
-        "message_start",
-        "content_block_start",
-        "ping",
-        "content_block_delta",
-        "content_block_stop",
-    ];
+    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
+    let mut expected =
+        vec!["message_start", "content_block_start", "ping", "content_block_delta", "content_block_stop"];
     expected.extend([block; 3].concat());
     expected.extend(["message_delta", "message_stop"]);
     assert_eq!(kinds, expected);
     let joined = |index: usize, field: &str| -> String {
         let deltas = events.iter().filter(|event| event["index"] == index);
-        deltas
-            .filter_map(|event| event["delta"][field].as_str())
-            .collect()
+        deltas.filter_map(|event| event["delta"][field].as_str()).collect()
     };
     assert_eq!(joined(0, "thinking"), "Hm.");
     assert_eq!(joined(1, "text"), "I will look.");
     let input: Value = serde_json::from_str(&joined(2, "partial_json")).unwrap();
     assert_eq!(input, whole["content"][2]["input"]);
-    assert_eq!(
-        events[0]["message"]["usage"]["input_tokens"],
-        whole["usage"]["input_tokens"]
-    );
+    assert_eq!(events[0]["message"]["usage"]["input_tokens"], whole["usage"]["input_tokens"]);
     let end = &events[events.len() - 2];
     assert_eq!(end["delta"]["stop_reason"], "tool_use");
-    assert_eq!(
-        end["usage"]["output_tokens"],
-        whole["usage"]["output_tokens"]
-    );
+    assert_eq!(end["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
 }
 
 #[tokio::test]
 async fn a_conversation_goes_on_with_the_results_of_tools() {
     let rig = Rig::playing(RULES).await;
-    let answer: Value = rig
-        .send(Anthropic, &request(false))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let answer: Value = rig.send(Anthropic, &request(false)).await.json().await.unwrap();
     let mut next = request(false);
     let messages = next["messages"].as_array_mut().unwrap();
     messages.push(json!({"role": "assistant", "content": answer["content"]}));
     let result = |index: usize, content: Value| json!({"type": "tool_result", "tool_use_id": answer["content"][index]["id"], "content": content});
-    let results = [
-        result(3, json!("nothing")),
-        result(2, json!([{"type": "text", "text": "a needle"}])),
-    ];
+    let results = [result(3, json!("nothing")), result(2, json!([{"type": "text", "text": "a needle"}]))];
     messages.push(json!({"role": "user", "content": results}));
     let end: Value = rig.send(Anthropic, &next).await.json().await.unwrap();
 
@@ -193,8 +132,7 @@ async fn a_conversation_goes_on_with_the_results_of_tools() {
 #[tokio::test]
 async fn an_answer_ends_at_max_tokens() {
     let rig = Rig::playing(RULES).await;
-    let body =
-        json!({"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]});
+    let body = json!({"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]});
     let answer: Value = rig.send(Anthropic, &body).await.json().await.unwrap();
 
     assert_eq!(answer["content"][0]["text"], "Hello to");
@@ -205,24 +143,13 @@ async fn an_answer_ends_at_max_tokens() {
 #[tokio::test]
 async fn tokens_are_counted_as_they_are_billed() {
     let rig = Rig::playing(RULES).await;
-    let billed: Value = rig
-        .send(Anthropic, &request(false))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let billed: Value = rig.send(Anthropic, &request(false)).await.json().await.unwrap();
     let mut body = request(false);
     body.as_object_mut().unwrap().remove("max_tokens");
-    let count = rig
-        .request("/v1/messages/count_tokens")
-        .header("anthropic-version", "2023-06-01")
-        .json(&body);
+    let count = rig.request("/v1/messages/count_tokens").header("anthropic-version", "2023-06-01").json(&body);
     let counted: Value = count.send().await.unwrap().json().await.unwrap();
 
-    assert_eq!(
-        counted,
-        json!({"input_tokens": billed["usage"]["input_tokens"]})
-    );
+    assert_eq!(counted, json!({"input_tokens": billed["usage"]["input_tokens"]}));
 }
 
 #[tokio::test]
@@ -232,30 +159,12 @@ async fn mistakes_of_the_client_are_told_in_the_shape_of_the_api() {
     let call = json!({"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "read", "input": {}}]});
     let result = json!([{"type": "tool_result", "tool_use_id": "t2", "content": "x"}]);
     let cases = [
-        (
-            json!({"model": "m", "messages": []}),
-            "max_tokens: field required",
-        ),
-        (
-            json!({"model": "m", "max_tokens": 9, "messages": []}),
-            "at least one message",
-        ),
-        (
-            json!({"model": "m", "max_tokens": 9, "messages": [call]}),
-            "must be the user's",
-        ),
-        (
-            json!({"model": "m", "max_tokens": 9, "messages": [user(json!(7))]}),
-            "content must be a string or a list",
-        ),
-        (
-            json!({"model": "m", "max_tokens": 9, "messages": [user(json!("a")), call, user(json!("b"))]}),
-            "`t1` has no",
-        ),
-        (
-            json!({"model": "m", "max_tokens": 9, "messages": [user(json!("a")), call, user(result)]}),
-            "`t2` answers no",
-        ),
+        (json!({"model": "m", "messages": []}), "max_tokens: field required"),
+        (json!({"model": "m", "max_tokens": 9, "messages": []}), "at least one message"),
+        (json!({"model": "m", "max_tokens": 9, "messages": [call]}), "must be the user's"),
+        (json!({"model": "m", "max_tokens": 9, "messages": [user(json!(7))]}), "content must be a string or a list"),
+        (json!({"model": "m", "max_tokens": 9, "messages": [user(json!("a")), call, user(json!("b"))]}), "`t1` has no"),
+        (json!({"model": "m", "max_tokens": 9, "messages": [user(json!("a")), call, user(result)]}), "`t2` answers no"),
     ];
     for (body, wanted) in cases {
         let response = rig.send(Anthropic, &body).await;
@@ -266,20 +175,9 @@ async fn mistakes_of_the_client_are_told_in_the_shape_of_the_api() {
         let message = error["error"]["message"].as_str().unwrap();
         assert!(message.contains(wanted), "{message}");
     }
-    let no_version = rig
-        .request("/v1/messages")
-        .json(&request(false))
-        .send()
-        .await
-        .unwrap();
+    let no_version = rig.request("/v1/messages").json(&request(false)).send().await.unwrap();
     assert_eq!(no_version.status(), 400);
-    assert!(
-        no_version
-            .text()
-            .await
-            .unwrap()
-            .contains("anthropic-version")
-    );
+    assert!(no_version.text().await.unwrap().contains("anthropic-version"));
 }
 
 #[tokio::test]
@@ -294,38 +192,17 @@ async fn an_unmatched_request_is_told_what_came_nearest() {
 
     assert!(message.contains("agent coder, step 1"), "{message}");
     assert!(message.contains("\"look elsewhere\""), "{message}");
-    assert!(
-        message.contains("nearest rule is `thinks-and-calls` (test.yaml:4)"),
-        "{message}"
-    );
-    assert!(
-        message.contains(r"its last_user /look at (?<path>\S+)/ is not found"),
-        "{message}"
-    );
+    assert!(message.contains("nearest rule is `thinks-and-calls` (test.yaml:4)"), "{message}");
+    assert!(message.contains(r"its last_user /look at (?<path>\S+)/ is not found"), "{message}");
 }
 
 #[tokio::test]
 async fn models_are_listed_in_the_shape_of_the_api() {
     let rig = Rig::playing(RULES).await;
-    let get = |path: &str| {
-        rig.http
-            .get(format!("{}{path}", rig.server.url()))
-            .header("anthropic-version", "2023-06-01")
-    };
-    let list: Value = get("/v1/models")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    let one: Value = get("/v1/models/claude")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let get =
+        |path: &str| rig.http.get(format!("{}{path}", rig.server.url())).header("anthropic-version", "2023-06-01");
+    let list: Value = get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let one: Value = get("/v1/models/claude").send().await.unwrap().json().await.unwrap();
 
     assert_eq!(list["data"][0]["id"], "rehearsal/any");
     assert_eq!(list["has_more"], false);

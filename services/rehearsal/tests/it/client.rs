@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 /// The longest that a condition is waited for.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(crate) const LOOPBACK: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
@@ -32,13 +31,9 @@ impl Rig {
     }
 
     pub(crate) async fn with(rules: &str, config: Config) -> Self {
-        let scenario =
-            Scenario::parse("test.yaml", &format!("name: test\nrules:\n{rules}")).unwrap();
+        let scenario = Scenario::parse("test.yaml", &format!("name: test\nrules:\n{rules}")).unwrap();
         let server = Server::start_with(vec![scenario], config).await.unwrap();
-        Self {
-            server,
-            http: Client::new(),
-        }
+        Self { server, http: Client::new() }
     }
 
     pub(crate) fn request(&self, path: &str) -> reqwest::RequestBuilder {
@@ -48,9 +43,7 @@ impl Rig {
     /// Sends a request body.
     pub(crate) async fn send(&self, api: Api, body: &Value) -> Response {
         let request = match api {
-            Api::Anthropic => self
-                .request("/v1/messages")
-                .header("anthropic-version", "2023-06-01"),
+            Api::Anthropic => self.request("/v1/messages").header("anthropic-version", "2023-06-01"),
             Api::Openai => self.request("/v1/chat/completions"),
         };
         request.json(body).send().await.unwrap()
@@ -67,12 +60,7 @@ impl Rig {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let response = self
-            .http
-            .get(format!("{}{path}", self.server.url()))
-            .send()
-            .await
-            .unwrap();
+        let response = self.http.get(format!("{}{path}", self.server.url())).send().await.unwrap();
         response.json().await.unwrap()
     }
 
@@ -107,12 +95,9 @@ pub(crate) fn question(api: Api, text: &str, stream: bool) -> Value {
             body["messages"] = messages;
         }
         Api::Openai => {
-            body["stream_options"] = if stream {
-                json!({"include_usage": true})
-            } else {
-                Value::Null
-            };
-            body["messages"] = json!([{"role": "system", "content": "Agent: coder\nBe brief."}, {"role": "user", "content": text}]);
+            body["stream_options"] = if stream { json!({"include_usage": true}) } else { Value::Null };
+            body["messages"] =
+                json!([{"role": "system", "content": "Agent: coder\nBe brief."}, {"role": "user", "content": text}]);
         }
     }
     body
@@ -124,11 +109,8 @@ pub(crate) async fn events(response: Response) -> Vec<Value> {
 }
 
 pub(crate) fn parse_events(text: &str) -> Vec<Value> {
-    let data = text
-        .split("\n\n")
-        .filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
-    data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data)))
-        .collect()
+    let data = text.split("\n\n").filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
+    data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
 }
 
 /// The text that a whole answer says.

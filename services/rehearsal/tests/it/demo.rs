@@ -12,8 +12,7 @@ use crate::client::{Api::Anthropic, LOOPBACK, Rig};
 const ASKED: &str = "Could you find and fix the failing test, please?";
 
 /// What the runner tells of a call that it lost.
-const UNCERTAIN: &str =
-    "The runner was lost while this call ran. It is uncertain whether it took effect.";
+const UNCERTAIN: &str = "The runner was lost while this call ran. It is uncertain whether it took effect.";
 
 /// More steps than any agent of the demo takes.
 const MOST_STEPS: usize = 12;
@@ -34,32 +33,16 @@ struct Play {
 
 impl Play {
     async fn new(lost: Option<Lost>) -> Self {
-        let scenario = Scenario::parse(
-            "demo.yaml",
-            &demo::SCENARIO.replace("first_token_ms: 150, per_token_ms: 15", ""),
-        );
-        let server = Server::start(vec![scenario.unwrap()], LOOPBACK)
-            .await
-            .unwrap();
+        let scenario =
+            Scenario::parse("demo.yaml", &demo::SCENARIO.replace("first_token_ms: 150, per_token_ms: 15", ""));
+        let server = Server::start(vec![scenario.unwrap()], LOOPBACK).await.unwrap();
         let repository = tempfile::tempdir().unwrap();
         for (path, text) in demo::REPOSITORY {
-            std::fs::write(
-                repository.path().join(path),
-                text.replace("time.sleep(2)", "time.sleep(0)"),
-            )
-            .unwrap();
+            std::fs::write(repository.path().join(path), text.replace("time.sleep(2)", "time.sleep(0)")).unwrap();
         }
         run(repository.path(), "git", &["init", "-q"]);
         commit(repository.path(), demo::FIRST_COMMIT);
-        Self {
-            rig: Rig {
-                server,
-                http: reqwest::Client::new(),
-            },
-            repository,
-            lost,
-            agents: Vec::new(),
-        }
+        Self { rig: Rig { server, http: reqwest::Client::new() }, repository, lost, agents: Vec::new() }
     }
 
     /// Runs an agent to its last words.
@@ -68,13 +51,9 @@ impl Play {
         let mut messages = vec![json!({"role": "user", "content": task})];
         for _ in 0..MOST_STEPS {
             let system = format!("Agent: {agent}\n\nYou work.");
-            let body =
-                json!({"model": "m", "max_tokens": 8000, "system": system, "messages": messages});
+            let body = json!({"model": "m", "max_tokens": 8000, "system": system, "messages": messages});
             let answer: Value = self.rig.send(Anthropic, &body).await.json().await.unwrap();
-            let content = answer["content"]
-                .as_array()
-                .unwrap_or_else(|| panic!("{agent}: {answer}"))
-                .clone();
+            let content = answer["content"].as_array().unwrap_or_else(|| panic!("{agent}: {answer}")).clone();
             messages.push(json!({"role": "assistant", "content": content}));
             let mut results = Vec::new();
             for call in content.iter().filter(|block| block["type"] == "tool_use") {
@@ -93,10 +72,7 @@ impl Play {
     async fn call(&mut self, agent: &str, call: &Value) -> (String, bool) {
         let (tool, arguments) = (call["name"].as_str().unwrap(), &call["input"]);
         if tool == "handoff" {
-            let (to, task) = (
-                arguments["agent"].as_str().unwrap(),
-                arguments["task"].as_str().unwrap(),
-            );
+            let (to, task) = (arguments["agent"].as_str().unwrap(), arguments["task"].as_str().unwrap());
             return (Box::pin(self.agent(to, task)).await, false);
         }
         if agent == "coder"
@@ -112,31 +88,16 @@ impl Play {
 }
 
 fn use_tool(repository: &Path, tool: &str, arguments: &Value) -> (String, bool) {
-    let text = |name: &str| {
-        arguments[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("{tool} wants {name}: {arguments}"))
-    };
+    let text = |name: &str| arguments[name].as_str().unwrap_or_else(|| panic!("{tool} wants {name}: {arguments}"));
     match tool {
         "list" => run(repository, "ls", &[text("path")]),
         "search" => run(repository, "grep", &["-rn", text("pattern"), "."]),
-        "read" => (
-            std::fs::read_to_string(repository.join(text("path"))).unwrap(),
-            false,
-        ),
-        "shell" => run(
-            repository,
-            "sh",
-            &["-c", &format!("{} 2>&1", text("command"))],
-        ),
+        "read" => (std::fs::read_to_string(repository.join(text("path"))).unwrap(), false),
+        "shell" => run(repository, "sh", &["-c", &format!("{} 2>&1", text("command"))]),
         "edit" => {
             let path = repository.join(text("path"));
             let before = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(
-                before.matches(text("old")).count(),
-                1,
-                "an edit fits one place"
-            );
+            assert_eq!(before.matches(text("old")).count(), 1, "an edit fits one place");
             std::fs::write(path, before.replace(text("old"), text("new"))).unwrap();
             ("edited".to_owned(), false)
         }
@@ -148,74 +109,33 @@ fn use_tool(repository: &Path, tool: &str, arguments: &Value) -> (String, bool) 
 
 fn commit(repository: &Path, message: &str) -> (String, bool) {
     run(repository, "git", &["add", "-A"]);
-    let identity = [
-        "-c",
-        "user.name=coder",
-        "-c",
-        "user.email=coder@example.org",
-    ];
-    run(
-        repository,
-        "git",
-        &[&identity[..], &["commit", "-m", message]].concat(),
-    )
+    let identity = ["-c", "user.name=coder", "-c", "user.email=coder@example.org"];
+    run(repository, "git", &[&identity[..], &["commit", "-m", message]].concat())
 }
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> (String, bool) {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    (
-        String::from_utf8(output.stdout).unwrap(),
-        !output.status.success(),
-    )
+    let output = Command::new(program).args(arguments).current_dir(folder).output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), !output.status.success())
 }
 
 #[tokio::test]
 async fn the_crew_mends_the_repository_whatever_call_is_lost() {
     let lost = |tool, took_effect| Some(Lost { tool, took_effect });
-    let cases = [
-        None,
-        lost("shell", false),
-        lost("edit", false),
-        lost("edit", true),
-        lost("git", false),
-        lost("git", true),
-    ];
+    let cases =
+        [None, lost("shell", false), lost("edit", false), lost("edit", true), lost("git", false), lost("git", true)];
     for case in cases {
         let mut play = Play::new(case).await;
         let repository = play.repository.path().to_owned();
-        assert!(
-            run(&repository, "python3", &["-m", "unittest"]).1,
-            "at first a test fails"
-        );
+        assert!(run(&repository, "python3", &["-m", "unittest"]).1, "at first a test fails");
 
         let answer = play.agent("lead", ASKED).await;
 
-        assert!(
-            answer.starts_with("The failing test is fixed."),
-            "{case:?}: {answer}"
-        );
+        assert!(answer.starts_with("The failing test is fixed."), "{case:?}: {answer}");
         assert!(answer.contains("\"Ran 3 tests\""), "{case:?}: {answer}");
         assert_eq!(play.agents, ["lead", "scout", "coder"]);
-        assert!(
-            !run(&repository, "python3", &["-m", "unittest"]).1,
-            "{case:?}: all tests pass"
-        );
-        assert_eq!(
-            run(&repository, "git", &["status", "--porcelain"]).0,
-            "",
-            "{case:?}: all is committed"
-        );
-        assert_eq!(
-            run(&repository, "git", &["rev-list", "--count", "HEAD"])
-                .0
-                .trim(),
-            "2",
-            "{case:?}: once"
-        );
+        assert!(!run(&repository, "python3", &["-m", "unittest"]).1, "{case:?}: all tests pass");
+        assert_eq!(run(&repository, "git", &["status", "--porcelain"]).0, "", "{case:?}: all is committed");
+        assert_eq!(run(&repository, "git", &["rev-list", "--count", "HEAD"]).0.trim(), "2", "{case:?}: once");
     }
 }
 
@@ -226,20 +146,10 @@ async fn answers_are_long_enough_to_be_cut_and_short_enough_for_a_demo() {
     let seen = play.rig.server.requests(0).requests;
     let ends: Vec<&str> = vec!["lead-answers", "scout-reports", "coder-reports"];
     for end in ends {
-        let record = seen
-            .iter()
-            .find(|record| record.rule.as_deref() == Some(end))
-            .unwrap();
-        assert!(
-            record.output_tokens >= 40,
-            "{end}: {}",
-            record.output_tokens
-        );
+        let record = seen.iter().find(|record| record.rule.as_deref() == Some(end)).unwrap();
+        assert!(record.output_tokens >= 40, "{end}: {}", record.output_tokens);
     }
     // 150 ms and 15 ms for each token: the model's part of the demo's minute.
-    let all: u32 = seen
-        .iter()
-        .map(|record| 150 + 15 * record.output_tokens)
-        .sum();
+    let all: u32 = seen.iter().map(|record| 150 + 15 * record.output_tokens).sum();
     assert!(all < 20_000, "{all} ms in {} answers", seen.len());
 }

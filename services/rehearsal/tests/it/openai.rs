@@ -52,14 +52,9 @@ async fn a_stream_has_the_chunks_of_the_real_one() {
     assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
     assert_eq!(events[0]["object"], "chat.completion.chunk");
     assert_eq!(streamed_text(Openai, &events), "I will look.");
-    let calls: Vec<&Value> = events
-        .iter()
-        .filter_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0))
-        .collect();
-    assert_eq!(
-        calls[0]["function"],
-        json!({"name": "read", "arguments": ""})
-    );
+    let calls: Vec<&Value> =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0)).collect();
+    assert_eq!(calls[0]["function"], json!({"name": "read", "arguments": ""}));
     assert!(calls[0]["id"].as_str().unwrap().starts_with("call_"));
     let joined: String = calls
         .iter()
@@ -67,25 +62,12 @@ async fn a_stream_has_the_chunks_of_the_real_one() {
         .filter_map(|call| call["function"]["arguments"].as_str())
         .collect();
     assert_eq!(joined, "{\"path\":\"a.py\"}");
-    assert_eq!(
-        calls
-            .iter()
-            .filter(|call| call["index"] == 1 && call["id"].is_string())
-            .count(),
-        1
-    );
+    assert_eq!(calls.iter().filter(|call| call["index"] == 1 && call["id"].is_string()).count(), 1);
     let count = events.len();
-    assert_eq!(
-        events[count - 3]["choices"][0]["finish_reason"],
-        "tool_calls"
-    );
+    assert_eq!(events[count - 3]["choices"][0]["finish_reason"], "tool_calls");
     assert_eq!(events[count - 2]["choices"], json!([]));
     assert_eq!(events[count - 2]["usage"], whole["usage"]);
-    assert!(
-        events[..count - 2]
-            .iter()
-            .all(|event| event["usage"].is_null())
-    );
+    assert!(events[..count - 2].iter().all(|event| event["usage"].is_null()));
 }
 
 #[tokio::test]
@@ -96,10 +78,7 @@ async fn a_stream_tells_its_usage_only_when_asked() {
     let events = events(rig.send(Openai, &body).await).await;
 
     assert!(events.iter().all(|event| event.get("usage").is_none()));
-    assert_eq!(
-        events[events.len() - 2]["choices"][0]["finish_reason"],
-        "tool_calls"
-    );
+    assert_eq!(events[events.len() - 2]["choices"][0]["finish_reason"], "tool_calls");
 }
 
 #[tokio::test]
@@ -110,10 +89,7 @@ async fn a_result_that_reads_as_an_error_is_one() {
     let messages = next["messages"].as_array_mut().unwrap();
     let message = &answer["choices"][0]["message"];
     messages.push(message.clone());
-    for (index, content) in ["Error: a.py is not there", "nothing"]
-        .into_iter()
-        .enumerate()
-    {
+    for (index, content) in ["Error: a.py is not there", "nothing"].into_iter().enumerate() {
         let id = &message["tool_calls"][index]["id"];
         messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
     }
@@ -128,22 +104,13 @@ async fn mistakes_of_the_client_are_told_in_the_shape_of_the_api() {
     let rig = Rig::playing(RULES).await;
     let user = json!({"role": "user", "content": "a"});
     let cases = [
-        (
-            json!({"model": "m", "messages": [user], "n": 2}),
-            "one choice only",
-        ),
-        (
-            json!({"model": "m", "messages": []}),
-            "at least one message",
-        ),
+        (json!({"model": "m", "messages": [user], "n": 2}), "one choice only"),
+        (json!({"model": "m", "messages": []}), "at least one message"),
         (
             json!({"model": "m", "messages": [user, {"role": "tool", "tool_call_id": "c", "content": "x"}]}),
             "`c` answers no",
         ),
-        (
-            json!({"model": "m", "messages": [{"role": "wizard", "content": "x"}]}),
-            "wizard",
-        ),
+        (json!({"model": "m", "messages": [{"role": "wizard", "content": "x"}]}), "wizard"),
         (json!({"messages": [user]}), "model"),
     ];
     for (body, wanted) in cases {
@@ -179,17 +146,12 @@ async fn models_are_listed_in_the_shape_of_the_api() {
     let rig = Rig::playing(RULES).await;
 
     assert_eq!(rig.get("/v1/models").await["object"], "list");
-    assert_eq!(
-        rig.get("/v1/models/org/name").await["id"],
-        "rehearsal/org/name"
-    );
+    assert_eq!(rig.get("/v1/models/org/name").await["id"], "rehearsal/org/name");
 }
 
 #[tokio::test]
 async fn what_this_api_can_not_tell_is_not_counted() {
-    let rig =
-        Rig::playing("\n  - name: thinks\n    reply: {thinking: long and hard, text: abcd}\n")
-            .await;
+    let rig = Rig::playing("\n  - name: thinks\n    reply: {thinking: long and hard, text: abcd}\n").await;
     let events = events(rig.ask_streaming(Openai, "go").await).await;
 
     assert_eq!(events[events.len() - 2]["usage"]["completion_tokens"], 1);

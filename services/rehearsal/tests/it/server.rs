@@ -13,30 +13,15 @@ const HELLO: &str = "\n  - name: hello\n    reply: {text: Hello.}\n";
 
 #[tokio::test]
 async fn a_required_key_is_checked() {
-    let config = Config {
-        require_key: Some("sk-right".to_owned().into()),
-        ..Config::at(LOOPBACK)
-    };
+    let config = Config { require_key: Some("sk-right".to_owned().into()), ..Config::at(LOOPBACK) };
     let rig = Rig::with(HELLO, config).await;
-    for (api, path) in BOTH
-        .into_iter()
-        .zip(["/v1/messages", "/v1/chat/completions"])
-    {
+    for (api, path) in BOTH.into_iter().zip(["/v1/messages", "/v1/chat/completions"]) {
         let asked = |name: &str, key: &str| {
-            let request = rig
-                .request(path)
-                .header("anthropic-version", "2023-06-01")
-                .header(name, key);
+            let request = rig.request(path).header("anthropic-version", "2023-06-01").header(name, key);
             request.json(&question(api, "x", false)).send()
         };
         assert_eq!(asked("x-api-key", "sk-right").await.unwrap().status(), 200);
-        assert_eq!(
-            asked("authorization", "Bearer sk-right")
-                .await
-                .unwrap()
-                .status(),
-            200
-        );
+        assert_eq!(asked("authorization", "Bearer sk-right").await.unwrap().status(), 200);
         let refused = asked("authorization", "Bearer sk-wrong").await.unwrap();
         assert_eq!(refused.status(), 401);
         let error: Value = refused.json().await.unwrap();
@@ -46,29 +31,14 @@ async fn a_required_key_is_checked() {
         }
         assert_eq!(rig.ask(api, "x").await.status(), 401, "no key at all");
     }
-    let models = rig
-        .http
-        .get(format!("{}/v1/models", rig.server.url()))
-        .send()
-        .await
-        .unwrap();
+    let models = rig.http.get(format!("{}/v1/models", rig.server.url())).send().await.unwrap();
     assert_eq!(models.status(), 401);
 }
 
 #[tokio::test]
 async fn a_request_above_the_bound_is_refused() {
-    let rig = Rig::with(
-        HELLO,
-        Config {
-            max_request_bytes: 1000,
-            ..Config::at(LOOPBACK)
-        },
-    )
-    .await;
-    for (api, kind) in BOTH
-        .into_iter()
-        .zip(["request_too_large", "invalid_request_error"])
-    {
+    let rig = Rig::with(HELLO, Config { max_request_bytes: 1000, ..Config::at(LOOPBACK) }).await;
+    for (api, kind) in BOTH.into_iter().zip(["request_too_large", "invalid_request_error"]) {
         let refused = rig.ask(api, &"x".repeat(1000)).await;
         assert_eq!(refused.status(), 413);
         let error: Value = refused.json().await.unwrap();
@@ -78,25 +48,14 @@ async fn a_request_above_the_bound_is_refused() {
     // Without an announced length the bound holds too.
     let pieces = futures::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>("y".repeat(100))));
     let body = reqwest::Body::wrap_stream(pieces);
-    assert_eq!(
-        rig.request("/v1/chat/completions")
-            .body(body)
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        413
-    );
+    assert_eq!(rig.request("/v1/chat/completions").body(body).send().await.unwrap().status(), 413);
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_told_in_the_shape_of_the_api() {
     let rig = Rig::playing(HELLO).await;
     assert_eq!(rig.get("/v1/nowhere").await["error"]["code"], "not_found");
-    let get = rig
-        .http
-        .get(format!("{}/v1/nowhere", rig.server.url()))
-        .header("anthropic-version", "2023-06-01");
+    let get = rig.http.get(format!("{}/v1/nowhere", rig.server.url())).header("anthropic-version", "2023-06-01");
     let error: Value = get.send().await.unwrap().json().await.unwrap();
     assert_eq!(error["error"]["type"], "not_found_error");
 }
@@ -105,40 +64,21 @@ async fn what_is_not_there_is_told_in_the_shape_of_the_api() {
 async fn requests_are_listed_with_what_they_cost() {
     let rig = Rig::playing(HELLO).await;
     rig.ask(Api::Anthropic, "one").await;
-    rig.ask_streaming(Api::Openai, "two")
-        .await
-        .bytes()
-        .await
-        .unwrap();
-    rig.until_seen(|seen| seen.len() == 2 && seen[1].outcome == Outcome::Completed)
-        .await;
+    rig.ask_streaming(Api::Openai, "two").await.bytes().await.unwrap();
+    rig.until_seen(|seen| seen.len() == 2 && seen[1].outcome == Outcome::Completed).await;
     let listed = rig.get("/rehearsal/requests").await;
     assert_eq!(listed["seen"], 2);
     let first = &listed["requests"][0];
-    assert_eq!(
-        (&first["id"], &first["api"], &first["agent"]),
-        (&1.into(), &"anthropic".into(), &"coder".into())
-    );
-    assert_eq!(
-        (&first["rule"], &first["outcome"]),
-        (&"hello".into(), &"completed".into())
-    );
-    assert_eq!(
-        (&first["input_tokens"], &first["output_tokens"]),
-        (&7.into(), &2.into())
-    );
-    assert_eq!(
-        rig.get("/rehearsal/requests?after=1").await["requests"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!((&first["id"], &first["api"], &first["agent"]), (&1.into(), &"anthropic".into(), &"coder".into()));
+    assert_eq!((&first["rule"], &first["outcome"]), (&"hello".into(), &"completed".into()));
+    assert_eq!((&first["input_tokens"], &first["output_tokens"]), (&7.into(), &2.into()));
+    assert_eq!(rig.get("/rehearsal/requests?after=1").await["requests"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn many_at_once_are_all_answered() {
-    let rule = "\n  - name: slow\n    latency: {first_token_ms: 50, per_token_ms: 5}\n    reply: {text: '0123456789'}\n";
+    let rule =
+        "\n  - name: slow\n    latency: {first_token_ms: 50, per_token_ms: 5}\n    reply: {text: '0123456789'}\n";
     let rig = Rig::playing(rule).await;
     let asked = (0..200).map(|index| rig.ask_streaming(BOTH[index % 2], "x"));
     let started = Instant::now();
@@ -146,18 +86,9 @@ async fn many_at_once_are_all_answered() {
         assert_eq!(response.status(), 200);
         assert!(!until_broken(response).await.1);
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "they wait at the same time: {:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(10), "they wait at the same time: {:?}", started.elapsed());
     let seen = rig.server.requests(0).requests;
-    assert_eq!(
-        seen.iter()
-            .filter(|record| record.outcome == Outcome::Completed)
-            .count(),
-        200
-    );
+    assert_eq!(seen.iter().filter(|record| record.outcome == Outcome::Completed).count(), 200);
 }
 
 #[tokio::test]
@@ -177,33 +108,17 @@ async fn it_runs_until_its_shutdown() {
     std::fs::write(&file, format!("name: hello\nrules:\n{HELLO}")).unwrap();
     Scenario::read_all(std::slice::from_ref(&file)).unwrap();
     // A port that was free a moment ago: `run` tells nobody which one it took.
-    let listen = std::net::TcpListener::bind(LOOPBACK)
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let listen = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let running = run(
-        Config {
-            scenarios: vec![file],
-            ..Config::at(listen)
-        },
-        shutdown.clone(),
-    );
+    let running = run(Config { scenarios: vec![file], ..Config::at(listen) }, shutdown.clone());
     let asked = async {
         let http = Client::new();
         let healthy = async {
-            while http
-                .get(format!("http://{listen}/rehearsal/health"))
-                .send()
-                .await
-                .is_err()
-            {
+            while http.get(format!("http://{listen}/rehearsal/health")).send().await.is_err() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), healthy)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), healthy).await.unwrap();
         shutdown.cancel();
     };
     let (ended, ()) = tokio::join!(running, asked);

@@ -91,7 +91,7 @@ pub(super) fn waiting(waiting: &Waiting) -> String {
     };
     line.push_str(", held by nobody");
     if let Some(until) = waiting.until {
-        let _ = write!(line, ", until {until} at the latest");
+        let _ = write!(line, ", until {until:.0} at the latest");
     }
     line
 }
@@ -103,7 +103,7 @@ pub(super) fn plain(event: &RunEvent) -> String {
             format!("{} says: {}", name(&message.from), quote(message.text.preview()))
         }
         RunEvent::ApprovalRequested(asked) => {
-            format!("asks for approval {} until {}", name(&asked.approval_id), asked.expires_at)
+            format!("asks for approval {} until {:.0}", name(&asked.approval_id), asked.expires_at)
         }
         RunEvent::ApprovalDecided(decided) => format!(
             "{} {} approval {}",

@@ -33,7 +33,7 @@ pub(super) fn signal(told: &Told<Signal>) -> String {
             let (id, outcome) = (run(child.child_run_id), words(&child.outcome));
             format!("{id}, which it waits for, has {outcome}")
         }
-        Signal::Deadline(deadline) => format!("its time is up: {}", deadline.at),
+        Signal::Deadline(deadline) => format!("its time is up: {:.0}", deadline.at),
         Signal::Unpaused(by) => with_reason("lets it go on", &by.by, &by.reason),
         Signal::Cancel(by) => with_reason("calls it off", &by.by, &by.reason),
         Signal::Message(message) => format!("{} says: {}", name(&message.from), quote(message.text.preview())),
