@@ -8,7 +8,6 @@ mod faults;
 mod headers;
 mod journal;
 mod life;
-mod mem;
 mod outages;
 mod passing;
 mod provider;
