@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod demo;
+pub mod line;
 pub mod person;
+pub mod process;
 pub mod rig;
 pub mod synapse;

@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use jiff::SignedDuration;
 use kit::{
-    bus::Bus,
+    bus::{Bus, BusConfig},
     clock,
     crew::Crew,
-    for_test::TestBus,
+    for_test::{TestBus, TestCluster},
     http,
-    identity::Service,
+    identity::{Identity, Service},
     journal::Journal,
     message::{Outgoing, Stored},
     service::Context,
@@ -29,16 +29,47 @@ use schemas::{
 };
 use tempfile::TempDir;
 
+use crate::process::Spec;
+
 /// How long anything that is waited for may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at a condition in the log.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// The bus of a crew: one server or several.
+pub trait Nats {
+    /// What a service needs to connect by itself.
+    fn bus_config(&self, service: Service) -> BusConfig;
+
+    /// The identity it runs under.
+    fn identity(&self) -> &Identity;
+}
+
+impl Nats for TestBus {
+    fn bus_config(&self, service: Service) -> BusConfig {
+        Self::bus_config(self, service)
+    }
+
+    fn identity(&self) -> &Identity {
+        Self::identity(self)
+    }
+}
+
+impl Nats for TestCluster {
+    fn bus_config(&self, service: Service) -> BusConfig {
+        Self::bus_config(self, service)
+    }
+
+    fn identity(&self) -> &Identity {
+        Self::identity(self)
+    }
+}
+
 /// A crew without a runner yet.
-pub struct Rig {
+pub struct Rig<B = TestBus> {
     /// The bus, with streams.
-    pub bus: TestBus,
+    pub bus: B,
     /// The crew's files.
     pub crew: Arc<Crew>,
     /// The rehearsal model.
@@ -62,9 +93,15 @@ pub struct Runner {
 impl Rig {
     /// A crew that plays `scenario`, with the agents `lead`, `scout` and `coder` and an empty repository.
     pub async fn start(scenario: &str) -> anyhow::Result<Self> {
+        Self::start_on(TestBus::with_streams().await, scenario, TEAM).await
+    }
+}
+
+impl<B: Nats> Rig<B> {
+    /// As [`Rig::start`], on a bus and with a `team.yaml` of its own.
+    pub async fn start_on(bus: B, scenario: &str, team: &str) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("nightcrew-rig-")?;
-        let bus = TestBus::with_streams().await;
-        let crew = Arc::new(project(folder.path())?);
+        let crew = Arc::new(project(folder.path(), team)?);
         let scenario =
             rehearsal::Scenario::parse("scenario.yaml", scenario).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         let rehearsal = rehearsal::Server::start(vec![scenario], SocketAddr::from(([127, 0, 0, 1], 0))).await?;
@@ -74,12 +111,12 @@ impl Rig {
             key_file: bus.identity().bearer_key_file(),
             max_lifetime: issuer::DEFAULT_MAX_LIFETIME,
         };
-        let deps = issuer::Deps { client: bus.connect(Service::Issuer).await, now: clock::now };
+        let deps = issuer::Deps { client: connect(&bus, Service::Issuer).await?.client().clone(), now: clock::now };
         let context = services.child("issuer");
         services.spawn_vital("issuer", issuer::run(issuer, deps, context));
         let (listener, address) = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let deps = budget_proxy::Deps {
-            bus: bus.bus(Service::BudgetProxy).await,
+            bus: connect(&bus, Service::BudgetProxy).await?,
             crew: Arc::clone(&crew),
             listener: Arc::new(Mutex::new(Some(listener))),
         };
@@ -90,7 +127,7 @@ impl Rig {
         tokio::time::timeout(PATIENCE, services.health.until_ready())
             .await
             .context("issuer and proxy are not ready")?;
-        let client = bus.bus(Service::Nightcrew).await;
+        let client = connect(&bus, Service::Nightcrew).await?;
         let journal = Journal::new(&client);
         Ok(Self { bus, crew, rehearsal, proxy_url: format!("http://{address}"), services, client, journal, folder })
     }
@@ -108,11 +145,8 @@ impl Rig {
     /// Starts a runner with its worktrees in `disk`, a folder of the rig.
     pub async fn runner(&self, disk: &str) -> anyhow::Result<Runner> {
         let context = Context::new("agent-runner");
-        let deps = agent_runner::Deps {
-            bus: self.bus.bus(Service::AgentRunner).await,
-            crew: Arc::clone(&self.crew),
-            logs: None,
-        };
+        let bus = connect(&self.bus, Service::AgentRunner).await?;
+        let deps = agent_runner::Deps { bus, crew: Arc::clone(&self.crew), logs: None };
         let config = agent_runner::Config {
             runner: clock::uuid7().to_string(),
             proxy_url: self.proxy_url.clone(),
@@ -121,6 +155,24 @@ impl Rig {
         context.spawn_vital("run", agent_runner::run(config, deps, context.clone()));
         tokio::time::timeout(PATIENCE, context.health.until_ready()).await.context("the runner is not ready")?;
         Ok(Runner { context })
+    }
+
+    /// What a runner in a process of its own is told, with its worktrees in `disk`.
+    pub fn spec(&self, disk: &str) -> anyhow::Result<Spec> {
+        let runner = clock::uuid7().to_string();
+        let bus = self.bus.bus_config(Service::AgentRunner);
+        Ok(Spec {
+            urls: bus.urls,
+            creds: bus.creds.context("a test's bus wants credentials")?,
+            project: bus.project,
+            crew: self.folder.path().to_owned(),
+            proxy_url: self.proxy_url.clone(),
+            state_dir: self.folder.path().join(disk),
+            log: self.folder.path().join(format!("runner-{runner}.log")),
+            points: None,
+            crash_at: None,
+            runner,
+        })
     }
 
     /// Asks `agent` for something, as a person's bare command; gives the run.
@@ -195,6 +247,16 @@ impl Rig {
     }
 }
 
+impl<B> Drop for Rig<B> {
+    /// A test that fails leaves what it worked on.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            tracing::error!(folder = %self.folder.path().display(), "the test failed: its folder is kept");
+        }
+    }
+}
+
 impl Runner {
     /// Ends it in order.
     pub async fn stop(self) {
@@ -203,12 +265,16 @@ impl Runner {
     }
 }
 
+async fn connect(bus: &impl Nats, service: Service) -> anyhow::Result<Bus> {
+    Ok(Bus::connect(&bus.bus_config(service)).await?)
+}
+
 /// A project with the agents of this repository and a repository of one commit.
-fn project(dir: &Path) -> anyhow::Result<Crew> {
+fn project(dir: &Path, team: &str) -> anyhow::Result<Crew> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     crate::demo::copy_tree(&source.join("agents"), &dir.join("agents"))?;
     std::fs::copy(source.join("models.yaml"), dir.join("models.yaml"))?;
-    std::fs::write(dir.join("team.yaml"), TEAM)?;
+    std::fs::write(dir.join("team.yaml"), team)?;
     let repository = dir.join("repository");
     std::fs::create_dir_all(&repository)?;
     std::fs::write(repository.join("hello.txt"), "hello\n")?;
@@ -221,7 +287,7 @@ fn project(dir: &Path) -> anyhow::Result<Crew> {
 }
 
 /// The team of tests: the project's name is that of [`TestBus`].
-const TEAM: &str = r##"project: test
+pub const TEAM: &str = r##"project: test
 time_zone: UTC
 agents:
   - { name: lead, description: "takes requests, hands work on and answers" }

@@ -18,13 +18,16 @@ use kit::{
 use schemas::{
     AgentName, Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject, Trigger,
     envelope::DECISION_TYPE,
-    event::{ChildEnded, Outcome, Requested},
+    event::{ChildEnded, FailReason, HandedOff, Outcome, Requested},
     ids::{InvalidName, Token},
     signal::ByWhom,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::run::{Command, Corrupt, Illegal, Phase, RunState, decide};
+use crate::{
+    probe::{Place, Probe},
+    run::{Command, Corrupt, End, Illegal, Phase, RunState, decide},
+};
 
 /// Who writes, as `ce-source`.
 pub(crate) const SOURCE: &str = "agent-runner";
@@ -64,14 +67,16 @@ pub struct Held {
     state: RunState,
     journal: Journal,
     buffer: Vec<RunEvent>,
+    children: Vec<(RunId, Requested)>,
     epoch: u64,
+    probe: Probe,
     shutdown: CancellationToken,
 }
 
 impl Held {
     /// A run whose journal was folded into `state`. It is held once a `Take` is flushed.
-    pub fn new(state: RunState, journal: Journal, shutdown: CancellationToken) -> Self {
-        Self { state, journal, buffer: Vec::new(), epoch: 0, shutdown }
+    pub fn new(state: RunState, journal: Journal, probe: Probe, shutdown: CancellationToken) -> Self {
+        Self { state, journal, buffer: Vec::new(), children: Vec::new(), epoch: 0, probe, shutdown }
     }
 
     /// The run's state, with what waits in the buffer.
@@ -107,21 +112,38 @@ impl Held {
         Ok(())
     }
 
+    /// Decides to give a task to a child. The child is requested with the next flush.
+    pub fn hand_off(&mut self, handed: HandedOff, requested: Requested) -> Result<(), HoldError> {
+        let child = handed.child_run_id;
+        self.decide(Command::HandOff(handed))?;
+        self.children.push((child, requested));
+        Ok(())
+    }
+
     /// Puts what was decided into the log. Does nothing when there is nothing.
     ///
     /// The end of a run goes where its reply goes, with the parent's `child_ended` and the children's `cancel` in the
-    /// same atomic batch.
+    /// same atomic batch; so does a handoff with the first message of the child.
     pub async fn flush(&mut self) -> Result<(), HoldError> {
-        self.flush_with(Vec::new()).await
-    }
-
-    /// As [`Held::flush`], in one atomic batch with the first messages of children.
-    pub async fn flush_with(&mut self, children: Vec<(RunId, Requested)>) -> Result<(), HoldError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let decision = Decision { events: std::mem::take(&mut self.buffer) };
-        let opens_epoch = decision.events.iter().any(RunEvent::opens_epoch);
+        let children = std::mem::take(&mut self.children);
+        match self.put(decision, children).await {
+            Err(HoldError::Append(error @ AppendError::TooLarge { .. })) if !self.has_ended() => {
+                tracing::error!(error = %chain(&error), "a decision does not fit into a message: the run ends");
+                let message = "what the last step came to does not fit into the run's journal".to_owned();
+                let (after, events) =
+                    decide(&self.state, Command::End(End::Fail(FailReason::JournalFull, message), clock::now()))?;
+                self.state = after;
+                self.put(Decision { events }, Vec::new()).await
+            }
+            put => put,
+        }
+    }
+
+    async fn put(&mut self, decision: Decision, children: Vec<(RunId, Requested)>) -> Result<(), HoldError> {
         let id = EventId::new(clock::uuid7().to_string());
         let message = Outgoing::decision(self.subject(&decision)?, self.envelope(id.clone()), &decision)?;
         let bytes = message.body.len() as u64;
@@ -129,9 +151,12 @@ impl Held {
         for (child, requested) in children {
             others.push(self.child(&id, child, requested)?);
         }
+        let kinds = decision.kinds();
+        self.probe.at(self.run_id(), self.agent(), Place::BeforeAppend, &kinds);
         let sequence = self.append(message, others).await?;
+        self.probe.at(self.run_id(), self.agent(), Place::AfterAppend, &kinds);
         self.state.appended(sequence, bytes);
-        if opens_epoch {
+        if decision.events.iter().any(RunEvent::opens_epoch) {
             self.epoch = sequence;
         }
         Ok(())

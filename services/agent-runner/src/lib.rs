@@ -15,6 +15,7 @@ pub mod hold;
 pub mod holds;
 pub mod model;
 pub mod native;
+pub mod probe;
 pub mod run;
 pub mod runtime;
 pub mod sandbox;
@@ -34,6 +35,7 @@ pub use config::Config;
 use holds::Holds;
 use model::ModelClient;
 use native::Native;
+use probe::Probe;
 use runtime::Runtime;
 use toolbox::Toolbox;
 use wake::Waker;
@@ -74,10 +76,21 @@ pub enum StartError {
 
 /// Runs the service until `context` ends.
 pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
+    run_probed(config, deps, Probe::default(), context).await
+}
+
+/// As [`run`], with a probe.
+pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Context) -> Result<(), StartError> {
     let journal = Journal::new(&deps.bus);
     let blobs = Blobs::new(&deps.bus);
-    let toolbox =
-        Toolbox::new(&config, Arc::clone(&deps.crew), blobs.clone(), deps.logs).await.map_err(StartError::Tools)?;
+    let parts = toolbox::Parts {
+        crew: Arc::clone(&deps.crew),
+        blobs: blobs.clone(),
+        journal: journal.clone(),
+        logs: deps.logs,
+        probe: probe.clone(),
+    };
+    let toolbox = Toolbox::new(&config, parts).await.map_err(StartError::Tools)?;
     let (controls, follower) = controls::follow(&deps.bus).await.map_err(StartError::Controls)?;
     let runtime = Arc::new(Runtime {
         bus: deps.bus.clone(),
@@ -89,6 +102,7 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Sta
         toolbox,
         controls,
         runner: config.runner.clone(),
+        probe,
         shutdown: context.shutdown.clone(),
     });
     let holds = Holds::default();

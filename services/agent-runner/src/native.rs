@@ -27,6 +27,7 @@ use crate::{
     harness::{Harness, Release},
     hold::{Held, HoldError},
     holds::{Hold, Mail},
+    probe::Place,
     run::{Action, Command, End, Phase, decide::Returned, next},
     runtime::Runtime,
     toolbox::RunTools,
@@ -149,6 +150,8 @@ impl<'a> Drive<'a> {
         let wake_at = until.map_or(deadline, |until| until.min(deadline));
         let pause = Duration::try_from(wake_at.duration_since(clock::now())).unwrap_or(Duration::ZERO);
         tokio::select! {
+            // The end of this process first: it ends the tools, and what they return then tells nobody anything.
+            biased;
             () = self.runtime.shutdown.cancelled() => Err(HoldError::ShuttingDown),
             Some(mail) = self.hold.next() => Ok(Nudge::Mail(mail)),
             Some(returned) = self.running.next() => Ok(Nudge::Tool(returned)),
@@ -173,12 +176,15 @@ impl<'a> Drive<'a> {
             return Ok(());
         }
         match signal {
-            Signal::ChildEnded(ended) => self.held.decide(Command::EndChild(id, ended))?,
+            Signal::ChildEnded(ended) if self.held.state().awaits(&ended) => {
+                self.held.decide(Command::EndChild(id, ended))?;
+            }
             Signal::Message(message) => self.held.decide(Command::Hear(id, message))?,
             Signal::Cancel(by) => {
                 self.held.decide(Command::Note(id, "cancel".to_owned()))?;
                 self.end(End::Cancel(by))?;
             }
+            // A child that nobody waits for any more, or never did: whoever may send signals can not break the run.
             other => self.held.decide(Command::Note(id, other.kind().to_owned()))?,
         }
         self.taken.push(taken);
@@ -194,7 +200,7 @@ impl<'a> Drive<'a> {
         match standing {
             Standing::Killed(by) => self.end(End::Kill(by))?,
             Standing::Stopped(by) if self.running.is_empty() => self.end(End::Kill(by))?,
-            Standing::Paused(_) if self.running.is_empty() && !self.waits_for_children() => {
+            Standing::Paused(_) if self.running.is_empty() && !self.is_late() && !self.waits_for_children() => {
                 self.held.decide(Command::Wait(WaitReason::Pause, Some(self.held.state().request().deadline)))?;
                 self.flush().await?;
                 return Ok(Some(Release::Paused));
@@ -202,6 +208,11 @@ impl<'a> Drive<'a> {
             Standing::Free | Standing::Stopped(_) | Standing::Paused(_) => {}
         }
         Ok(None)
+    }
+
+    /// Whether the run must end for its time is up, paused or not.
+    fn is_late(&self) -> bool {
+        clock::now() >= self.held.state().request().deadline
     }
 
     fn waits_for_children(&self) -> bool {
@@ -238,6 +249,7 @@ impl<'a> Drive<'a> {
     async fn wait(&mut self, reason: WaitReason) -> Result<Release, HoldError> {
         let deadline = self.held.state().request().deadline;
         self.runtime.wake_at(self.held.run_id(), deadline).await?;
+        self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::AfterSchedule, "wait");
         self.held.decide(Command::Wait(reason, Some(deadline)))?;
         self.flush().await?;
         debug_assert_eq!(self.held.state().phase(), Phase::Waiting(reason));

@@ -12,6 +12,7 @@ use crate::{
     controls::Controls,
     hold::HoldError,
     model::{ModelAnswer, ModelClient},
+    probe::Probe,
     run::{Limits, Turn},
     toolbox::Toolbox,
 };
@@ -37,6 +38,8 @@ pub struct Runtime {
     pub limits: Limits,
     /// This process, for `started` and `resumed`.
     pub runner: String,
+    /// What a test wants to be told.
+    pub probe: Probe,
     /// The end of this process.
     pub shutdown: CancellationToken,
 }

@@ -11,7 +11,9 @@ use kit::{
     class::chain,
     clock,
     crew::{self, Access, Agent, Crew, Source},
+    journal::{Journal, ReadError},
     logs::LogSink,
+    message::Stored,
 };
 use schemas::{
     AgentName, BlobRef, RunId,
@@ -24,6 +26,7 @@ use crate::{
     config::Config,
     model::ToolOffer,
     native::HANDOFF,
+    probe::{Place, Probe},
     run::{RunState, decide::Returned, next::Asked},
     runtime,
     sandbox::{Bubblewrap, BubblewrapConfig, Sandbox, SandboxError},
@@ -65,12 +68,29 @@ pub enum Permit {
     Refused(String),
 }
 
+/// What the tools need of the runner.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The crew's files: who may what.
+    pub crew: Arc<Crew>,
+    /// Where snapshots and long outputs are.
+    pub blobs: Blobs,
+    /// Where it is seen who holds a run.
+    pub journal: Journal,
+    /// Where output is kept, line by line.
+    pub logs: Option<LogSink>,
+    /// What a test wants to be told.
+    pub probe: Probe,
+}
+
 /// Everything that is shared by the tools of all runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Toolbox {
     crew: Arc<Crew>,
     blobs: Blobs,
+    journal: Journal,
     logs: Option<LogSink>,
+    probe: Probe,
     sandbox: Arc<dyn Sandbox>,
     worktrees: Worktrees,
 }
@@ -83,18 +103,14 @@ impl std::fmt::Debug for Toolbox {
 
 impl Toolbox {
     /// The tools of `crew`. Fails where there is no sandbox: nothing is ever run outside one.
-    pub async fn new(
-        config: &Config,
-        crew: Arc<Crew>,
-        blobs: Blobs,
-        logs: Option<LogSink>,
-    ) -> Result<Self, SetupError> {
+    pub async fn new(config: &Config, parts: Parts) -> Result<Self, SetupError> {
         let own = config.state_dir.join("sandbox");
         let sandbox = Bubblewrap::new(BubblewrapConfig::new(own)).map_err(SetupError::Sandbox)?;
         sandbox.probe().await.map_err(SetupError::Sandbox)?;
         let sandbox: Arc<dyn Sandbox> = Arc::new(sandbox);
         let worktrees = Worktrees::new(&config.state_dir, Arc::clone(&sandbox));
-        Ok(Self { crew, blobs, logs, sandbox, worktrees })
+        let Parts { crew, blobs, journal, logs, probe } = parts;
+        Ok(Self { crew, blobs, journal, logs, probe, sandbox, worktrees })
     }
 
     /// What an agent may call, as its model is told.
@@ -200,18 +216,18 @@ struct After {
 }
 
 impl RunTools {
-    /// Makes a call that was permitted and journaled.
-    pub fn call(&self, call: ToolCalled) -> impl Future<Output = Returned> + Send + 'static {
+    /// Makes a call that was permitted and journaled by the holder that opened `epoch`.
+    pub fn call(&self, call: ToolCalled, epoch: u64) -> impl Future<Output = Returned> + Send + 'static {
         let inner = Arc::clone(&self.inner);
-        async move { inner.call(call).await }
+        async move { inner.call(call, epoch).await }
     }
 }
 
 impl Inner {
-    async fn call(&self, call: ToolCalled) -> Returned {
+    async fn call(&self, call: ToolCalled, epoch: u64) -> Returned {
         let started = clock::now();
         let (output, after) = match self.worktree().await {
-            Ok(worktree) => self.call_in(worktree, &call).await,
+            Ok(worktree) => self.call_in(worktree, &call, epoch).await,
             Err(why) => (ToolOutput::error(why), After::default()),
         };
         let outcome = if output.is_error { ToolOutcome::Error } else { ToolOutcome::Ok };
@@ -226,7 +242,7 @@ impl Inner {
         Returned { result, changes: after.changes, saved: after.saved, committed: after.committed }
     }
 
-    async fn call_in(&self, worktree: &Arc<Worktree>, call: &ToolCalled) -> (ToolOutput, After) {
+    async fn call_in(&self, worktree: &Arc<Worktree>, call: &ToolCalled, epoch: u64) -> (ToolOutput, After) {
         let context = ToolContext {
             run_id: self.run_id,
             agent: self.agent.clone(),
@@ -237,10 +253,15 @@ impl Inner {
             cancel: self.cancel.clone(),
             logs: self.toolbox.logs.clone(),
         };
+        self.reach(Place::BeforeTool, call);
         let output = tools::call(&context, &call.tool, call.arguments.clone()).await;
+        self.reach(Place::AfterTool, call);
         let mutates = tools::builtin().iter().any(|spec| spec.name == call.tool && spec.mutates_worktree);
-        let after =
-            if mutates && !context.read_only { self.after(worktree, call, &output).await } else { After::default() };
+        let after = if mutates && !context.read_only {
+            self.after(worktree, call, &output, epoch).await
+        } else {
+            After::default()
+        };
         (output, after)
     }
 
@@ -278,13 +299,14 @@ impl Inner {
     }
 
     /// Saves the worktree and publishes a commit, when the call led to any.
-    async fn after(&self, worktree: &Worktree, call: &ToolCalled, output: &ToolOutput) -> After {
+    async fn after(&self, worktree: &Worktree, call: &ToolCalled, output: &ToolOutput, epoch: u64) -> After {
         let mut after = After::default();
         let mut previous = self.previous.lock().await;
         match worktree.snapshot(previous.as_ref()).await {
             Ok(None) => {}
             Ok(Some(snapshot)) => {
                 let bundle = self.store(snapshot.bundle.clone()).await;
+                self.reach(Place::AfterSnapshot, call);
                 *previous = Some(snapshot.reference(bundle.blob.clone()));
                 after.saved = Some(saved(worktree, call, &snapshot, bundle));
                 for file in snapshot.changes.files {
@@ -305,14 +327,22 @@ impl Inner {
         }
         drop(previous);
         if let Some(commit) = &output.commit {
-            self.publish(worktree, call, commit, &mut after).await;
+            self.publish(worktree, call, commit, &mut after, epoch).await;
         }
         after
     }
 
-    async fn publish(&self, worktree: &Worktree, call: &ToolCalled, commit: &tools::Committed, after: &mut After) {
-        match worktree.publish().await {
+    async fn publish(
+        &self,
+        worktree: &Worktree,
+        call: &ToolCalled,
+        commit: &tools::Committed,
+        after: &mut After,
+        epoch: u64,
+    ) {
+        match worktree.publish(|| self.is_held(epoch)).await {
             Ok(Some(head)) => {
+                self.reach(Place::AfterPublish, call);
                 let work = Work {
                     repository: worktree.repository().name().to_owned(),
                     branch: worktree.branch().to_owned(),
@@ -330,6 +360,31 @@ impl Inner {
                 ));
             }
         }
+    }
+
+    /// Whether the holder that opened `epoch` holds the run still: nobody has opened a later one. Waits for the bus.
+    async fn is_held(&self, epoch: u64) -> bool {
+        loop {
+            match self.since(epoch).await {
+                Ok(Some(since)) => return !since.iter().any(|message| message.opens_epoch() || message.is_end()),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %chain(&error), "who holds the run can not be seen now"),
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+    }
+
+    /// The run's messages after `epoch`; nothing when the replica that answered has not all that its leader has.
+    async fn since(&self, epoch: u64) -> Result<Option<Vec<Stored>>, ReadError> {
+        let journal = &self.toolbox.journal;
+        let last = journal.last(self.run_id).await?.map_or(0, |last| last.sequence);
+        let since = journal.read(self.run_id, epoch + 1).await?;
+        let seen = since.last().map_or(epoch, |last| last.sequence);
+        Ok((seen >= last).then_some(since))
+    }
+
+    fn reach(&self, place: Place, call: &ToolCalled) {
+        self.toolbox.probe.at(self.run_id, &self.agent, place, &call.tool);
     }
 
     /// Waits for the bus as long as it takes: without its bundle the call's result would not survive this machine.

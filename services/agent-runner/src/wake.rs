@@ -93,10 +93,9 @@ pub struct Waker {
 }
 
 /// What woke the run.
-#[expect(clippy::large_enum_variant, reason = "one a wake, handed on and taken apart at once")]
 enum Cause {
     Requested,
-    Signal(EventId, Signal),
+    Signal(EventId, Box<Signal>),
     Due,
 }
 
@@ -113,7 +112,7 @@ impl Waker {
         async {
             self.holds.released(run).await;
             let state = self.fold(run, delivery.stored.sequence).await?;
-            self.wake(state, Cause::Requested).await
+            self.wake(Some(state), Cause::Requested).await
         }
         .instrument(span)
         .await
@@ -137,7 +136,7 @@ impl Waker {
                 Delivered::NotHeld => {}
             }
             let state = self.fold_from_first(run).await?;
-            self.wake(state, Cause::Signal(id, signal)).await
+            self.wake(state, Cause::Signal(id, Box::new(signal))).await
         }
         .instrument(span)
         .await
@@ -147,15 +146,24 @@ impl Waker {
     pub async fn due(self, delivery: Delivery) -> Result<Fate, WakeError> {
         let run = delivery.stored.subject.run_id().ok_or(WakeError::NoRun)?;
         let state = self.fold_from_first(run).await?;
-        if clock::now() < state.request().deadline {
-            return Ok(Fate::Ack);
+        if let Some(state) = &state
+            && !matches!(state.phase(), Phase::Ended(_))
+            && let Ok(early) = Duration::try_from(state.request().deadline.duration_since(clock::now()))
+            && !early.is_zero()
+        {
+            // The server's clock is ahead of ours. There is no other tick.
+            return Ok(Fate::Later(early));
         }
         self.wake(state, Cause::Due).instrument(run_span(&delivery.stored, run)).await
     }
 
-    async fn fold_from_first(&self, run: RunId) -> Result<RunState, WakeError> {
+    /// The run as its journal has it; nothing of one that is archived, which has ended long ago.
+    async fn fold_from_first(&self, run: RunId) -> Result<Option<RunState>, WakeError> {
         let first = self.runtime.journal.first(run).await?.ok_or(WakeError::UnknownRun(run))?;
-        self.fold(run, first.sequence).await
+        if first.has("archived") {
+            return Ok(None);
+        }
+        self.fold(run, first.sequence).await.map(Some)
     }
 
     async fn fold(&self, run: RunId, first: u64) -> Result<RunState, WakeError> {
@@ -163,29 +171,16 @@ impl Waker {
         fold(run, &messages)
     }
 
-    async fn wake(&self, state: RunState, cause: Cause) -> Result<Fate, WakeError> {
-        match (state.phase(), &cause) {
-            // A run that is held keeps every signal that may be its wake; one that waits has another wake to come.
-            (Phase::Waiting(_), Cause::Signal(id, _)) if state.has_taken(id) => return Ok(Fate::Ack),
-            (Phase::Waiting(WaitReason::Pause), _) | (Phase::Requested, Cause::Requested) if self.is_paused(&state) => {
-                return Ok(Fate::Later(PAUSE_CHECK));
-            }
-            (Phase::Waiting(WaitReason::Pause) | Phase::Requested, Cause::Requested)
-            | (Phase::Waiting(_), Cause::Signal(..) | Cause::Due) => {}
-            (Phase::Ended(_), _)
-            | (Phase::Waiting(_), Cause::Requested)
-            | (Phase::Held | Phase::Requested, Cause::Due) => {
-                return Ok(Fate::Ack);
-            }
-            (Phase::Requested, Cause::Signal(..)) => return Ok(Fate::Later(SIGNAL_ELSEWHERE)),
-            (Phase::Held, _) => {
-                if self.holder_answers(state.run_id()).await {
-                    let pause = if matches!(cause, Cause::Requested) { HELD_ELSEWHERE } else { SIGNAL_ELSEWHERE };
-                    return Ok(Fate::Later(pause));
-                }
-            }
+    async fn wake(&self, state: Option<RunState>, cause: Cause) -> Result<Fate, WakeError> {
+        let Some(state) = state else {
+            return Ok(Fate::Ack);
+        };
+        match look(&state, &cause, self.may_not_begin(&state)) {
+            Look::Done => Ok(Fate::Ack),
+            Look::Later(pause) => Ok(Fate::Later(pause)),
+            Look::Ask(pause) if self.holder_answers(state.run_id()).await => Ok(Fate::Later(pause)),
+            Look::Ask(_) | Look::Take => self.take(state, cause).await,
         }
-        self.take(state, cause).await
     }
 
     async fn take(&self, state: RunState, cause: Cause) -> Result<Fate, WakeError> {
@@ -197,7 +192,8 @@ impl Waker {
         let Some(mut hold) = self.holds.enter(run, wake) else {
             return Ok(Fate::Later(SIGNAL_ELSEWHERE));
         };
-        let mut held = Held::new(state, self.runtime.journal.clone(), self.runtime.shutdown.clone());
+        let (journal, probe) = (self.runtime.journal.clone(), self.runtime.probe.clone());
+        let mut held = Held::new(state, journal, probe, self.runtime.shutdown.clone());
         let released = match self.begin(&mut held, cause) {
             Ok(mail) => {
                 hold.preload(mail);
@@ -226,15 +222,23 @@ impl Waker {
             held.decide(Command::End(End::Kill(by), clock::now()))?;
             return Ok(None);
         }
+        if let (Phase::Requested, Cause::Signal(_, signal)) = (held.state().phase(), &cause)
+            && let Signal::Cancel(by) = &**signal
+        {
+            held.decide(Command::End(End::Cancel(by.clone()), clock::now()))?;
+            return Ok(None);
+        }
         held.decide(Command::Take { runner: self.runtime.runner.clone(), harness: self.harness.name().to_owned() })?;
         Ok(match cause {
-            Cause::Signal(id, signal) => Some(Mail { id, signal, taken: tokio::sync::oneshot::channel().0 }),
+            Cause::Signal(id, signal) => Some(Mail { id, signal: *signal, taken: tokio::sync::oneshot::channel().0 }),
             Cause::Requested | Cause::Due => None,
         })
     }
 
-    fn is_paused(&self, state: &RunState) -> bool {
+    /// Whether the run is paused, and its time is not up.
+    fn may_not_begin(&self, state: &RunState) -> bool {
         matches!(self.runtime.controls.borrow().of(&state.request().agent), Standing::Paused(_))
+            && clock::now() < state.request().deadline
     }
 
     /// Asks whoever holds the run to say so. Silence counts only on a connected bus.
@@ -251,8 +255,43 @@ impl Waker {
 }
 
 fn run_span(stored: &Stored, run: RunId) -> tracing::Span {
-    let nobody = || tracing::error_span!("run", run = %run);
-    stored.envelope.agent.as_ref().map_or_else(nobody, |agent| kit::telemetry::run_span(run, agent))
+    let Some(agent) = &stored.envelope.agent else {
+        return tracing::error_span!("run", run = %run);
+    };
+    kit::telemetry::run_span(run, agent)
+}
+
+/// What a wake is to do about a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Nothing: the run has ended, or has another wake.
+    Done,
+    /// Look again.
+    Later(Duration),
+    /// Take it unless its holder answers; look again when it does.
+    Ask(Duration),
+    /// Take it.
+    Take,
+}
+
+/// What a wake is to do about a run that stands so. A run that is held, or paused, has at least one wake that is not
+/// acknowledged: when in doubt a wake is kept.
+fn look(state: &RunState, cause: &Cause, paused: bool) -> Look {
+    let taken = matches!(cause, Cause::Signal(id, _) if state.has_taken(id));
+    let cancels = !taken && matches!(cause, Cause::Signal(_, signal) if matches!(**signal, Signal::Cancel(_)));
+    match (state.phase(), cause) {
+        (Phase::Ended(_), _)
+        | (Phase::Requested, Cause::Due)
+        | (Phase::Waiting(WaitReason::Child | WaitReason::Approval), Cause::Requested) => Look::Done,
+        (Phase::Waiting(WaitReason::Child | WaitReason::Approval), _) if taken => Look::Done,
+        // What is in the journal is here again because it woke the run: it can wait for the run's end.
+        (Phase::Held, Cause::Signal(..)) if !taken => Look::Ask(SIGNAL_ELSEWHERE),
+        (Phase::Held, _) => Look::Ask(HELD_ELSEWHERE),
+        (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if cancels => Look::Take,
+        (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if paused => Look::Later(PAUSE_CHECK),
+        (Phase::Requested, Cause::Signal(..)) => Look::Later(SIGNAL_ELSEWHERE),
+        (Phase::Requested | Phase::Waiting(_), _) => Look::Take,
+    }
 }
 
 /// Whether a signal can lead to a step of the run. The others are facts for readers of the log.

@@ -1,4 +1,4 @@
 //! Runs from their request to their end, on a real bus and over real HTTP. Only the model is played.
 
-mod explained;
+mod crash;
 mod straight;

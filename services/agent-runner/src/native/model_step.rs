@@ -1,6 +1,6 @@
 //! One model call: fitted to the window, journaled, made, journaled.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use kit::{clock, crew::Provider};
@@ -12,8 +12,10 @@ use schemas::{
 use super::{Drive, Nudge};
 use crate::{
     bearer,
+    controls::Standing,
     hold::HoldError,
     model::{Api, ModelAnswer, ModelError, ModelRequest, ToolOffer},
+    probe::Place,
     run::{
         Command, End, Turn,
         conversation::{estimate_bytes, fit},
@@ -51,31 +53,33 @@ impl Drive<'_> {
         };
         let started = clock::now();
         let client = self.runtime.model.clone();
+        let what = step.to_string();
+        self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::BeforeModel, &what);
         let call = async move { prepared.call(&client, &bearer).await };
         let Some(answer) = self.while_open(call).await? else {
             return Ok(());
         };
+        self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::AfterModel, &what);
         match answer {
             Ok(answer) => self.replied(step, answer, started),
             Err(error) => self.failed(step, attempt, error),
         }
     }
 
-    /// Waits before a retry. False when the run ended or was told something meanwhile.
+    /// Waits before a retry. False when the run ended or may not go on.
     async fn pause(&mut self, wait_ms: u64) -> Result<bool, HoldError> {
-        let until = clock::now() + Duration::from_millis(wait_ms);
+        let deadline = self.held.state().request().deadline;
+        let until = (clock::now() + Duration::from_millis(wait_ms)).min(deadline);
         while clock::now() < until {
             self.flush().await?;
             let nudge = self.nudge(Some(until)).await?;
-            if matches!(nudge, Nudge::Control) {
-                return Ok(false);
-            }
             self.on(nudge)?;
-            if self.held.has_ended() {
+            let free = matches!(self.controls.borrow().of(self.held.agent()), Standing::Free);
+            if !free || self.held.has_ended() {
                 return Ok(false);
             }
         }
-        Ok(clock::now() < self.held.state().request().deadline)
+        Ok(clock::now() < deadline)
     }
 
     /// Makes the call while signals and controls go on being heard. Nothing when the run ended meanwhile.
@@ -104,7 +108,7 @@ impl Drive<'_> {
 
     /// Whether a control ends even a call that is under way.
     fn must_end(&self) -> bool {
-        matches!(self.controls.borrow().of(self.held.agent()), crate::controls::Standing::Killed(_))
+        matches!(self.controls.borrow().of(self.held.agent()), Standing::Killed(_))
     }
 
     async fn prepare(&mut self, step: u32, attempt: u32) -> Result<Option<(Prepared, ModelCalled)>, HoldError> {
@@ -208,11 +212,12 @@ pub(super) fn idempotency_key(run: RunId, step: u32) -> String {
     format!("{run}/{step}")
 }
 
-/// Call ids are unique in a run: some servers count them from zero in every answer.
+/// Call ids are unique in a run: some servers count them from zero in every answer, or give one twice.
 fn with_own_ids(mut content: Vec<Block>, step: u32) -> Vec<Block> {
+    let mut seen = BTreeSet::new();
     for (n, block) in content.iter_mut().enumerate() {
         if let Block::ToolUse { id, .. } = block
-            && !is_globally_unique(id)
+            && (!is_globally_unique(id) || !seen.insert(id.clone()))
         {
             *id = format!("call_s{step}_{n}");
         }
@@ -224,4 +229,21 @@ fn with_own_ids(mut content: Vec<Block>, step: u32) -> Vec<Block> {
 fn is_globally_unique(id: &str) -> bool {
     const RANDOM_ID_LEN: usize = 20;
     id.len() >= RANDOM_ID_LEN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_calls_of_an_answer_have_the_same_id() {
+        let call = |id: &str| Block::ToolUse { id: id.into(), name: "read".into(), input: serde_json::json!({}) };
+        let long = "toolu_0123456789abcdefghij";
+        let ids = |content| -> Vec<String> {
+            let own = with_own_ids(content, 3).into_iter();
+            own.filter_map(|block| if let Block::ToolUse { id, .. } = block { Some(id) } else { None }).collect()
+        };
+        assert_eq!(ids(vec![call(long), call(long)]), [long, "call_s3_1"]);
+        assert_eq!(ids(vec![call("0"), call("0")]), ["call_s3_0", "call_s3_1"]);
+    }
 }

@@ -23,10 +23,10 @@ const UNCERTAIN: &str = "The runner was lost while this call ran, and the call c
 
 impl Drive<'_> {
     pub(super) async fn call_tools(&mut self, asked: Vec<Asked>) -> Result<(), HoldError> {
-        let (mut children, mut to_start) = (Vec::new(), Vec::new());
+        let mut to_start = Vec::new();
         for (index, asked) in asked.into_iter().enumerate() {
             if asked.tool == HANDOFF {
-                children.extend(self.hand_off(index, asked).await?);
+                self.hand_off(index, asked).await?;
             } else {
                 to_start.extend(self.permit(asked)?);
             }
@@ -34,8 +34,7 @@ impl Drive<'_> {
                 return Ok(());
             }
         }
-        self.held.flush_with(children).await?;
-        self.tell_taken();
+        self.flush().await?;
         for call in to_start {
             self.start(call);
         }
@@ -89,45 +88,42 @@ impl Drive<'_> {
     }
 
     fn start(&mut self, call: ToolCalled) {
-        self.running.push(self.tools.call(call).boxed());
+        self.running.push(self.tools.call(call, self.held.epoch()).boxed());
     }
 
-    async fn hand_off(&mut self, index: usize, asked: Asked) -> Result<Option<(RunId, Requested)>, HoldError> {
+    async fn hand_off(&mut self, index: usize, asked: Asked) -> Result<(), HoldError> {
         let call_id = asked.call_id.clone();
         let arguments = serde_json::from_value::<Handoff>(asked.arguments.clone());
         let granted = self.runtime.toolbox.permit(self.held.agent(), &asked);
         self.held.decide(Command::CallTool { asked, idempotent: false })?;
         if let Permit::Refused(why) = granted {
-            self.refuse(&call_id, ToolOutcome::Refused, &why)?;
-            return Ok(None);
+            return self.refuse(&call_id, ToolOutcome::Refused, &why);
         }
         let arguments = match arguments {
             Ok(arguments) => arguments,
             Err(error) => {
                 let why = format!("The arguments are not right: {error}. Give agent, task and, if it helps, context.");
-                self.refuse(&call_id, ToolOutcome::Error, &why)?;
-                return Ok(None);
+                return self.refuse(&call_id, ToolOutcome::Error, &why);
             }
         };
         let colleague = match self.runtime.colleague(self.held.agent(), &arguments.agent) {
             Ok(colleague) => colleague,
             Err(why) => {
-                self.refuse(&call_id, ToolOutcome::Refused, &why)?;
-                return Ok(None);
+                return self.refuse(&call_id, ToolOutcome::Refused, &why);
             }
         };
         let state = self.held.state();
         if let Some((reason, message)) =
             limits::refuses_handoff(state, &self.runtime.limits, colleague.as_str(), &arguments.task)
         {
-            self.end(End::Fail(reason, message))?;
-            return Ok(None);
+            // Children of this step are called off by the end, so they must be there.
+            self.flush().await?;
+            return self.end(End::Fail(reason, message));
         }
         let (child, requested) = self.child(index, &call_id, colleague, arguments).await;
         let handed =
             HandedOff { call_id, child_run_id: child, agent: requested.agent.clone(), task: requested.prompt.clone() };
-        self.held.decide(Command::HandOff(handed))?;
-        Ok(Some((child, requested)))
+        self.held.hand_off(handed, requested)
     }
 
     async fn child(&mut self, index: usize, call_id: &str, agent: AgentName, arguments: Handoff) -> (RunId, Requested) {

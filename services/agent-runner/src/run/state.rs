@@ -7,7 +7,7 @@ use schemas::{
     Block, Decision, EventId, RunEvent, RunId, Text,
     event::{
         ChildEnded, ContextLoaded, HandedOff, ModelCalled, ModelFailed, ModelReplied, Outcome, Requested, StopReason,
-        ToolCalled, ToolOutcome, ToolReturned, Totals, WaitReason, Work, WorktreeSaved,
+        ToolCalled, ToolReturned, Totals, WaitReason, Work, WorktreeSaved,
     },
 };
 
@@ -345,7 +345,7 @@ impl RunState {
     }
 
     fn child_ended(&mut self, ended: &ChildEnded) -> Result<(), Corrupt> {
-        if self.open.get(&ended.call_id).is_none_or(|open| open.child != Some(ended.child_run_id)) {
+        if !self.awaits(ended) {
             return Err(Corrupt { kind: "child_ended".into(), sequence: 0, why: "no such child is awaited" });
         }
         let own = &mut self.totals;
@@ -435,6 +435,11 @@ impl RunState {
     /// The tool calls that have not returned.
     pub const fn open_calls(&self) -> &BTreeMap<String, OpenCall> {
         &self.open
+    }
+
+    /// Whether this is the end of a child that is awaited.
+    pub fn awaits(&self, ended: &ChildEnded) -> bool {
+        self.open.get(&ended.call_id).is_some_and(|open| open.child == Some(ended.child_run_id))
     }
 
     /// The children that are awaited.
@@ -539,10 +544,5 @@ impl RunState {
     /// Whether the tool call with this id is open and was made by an earlier holder.
     pub fn was_in_flight(&self, call: &OpenCall) -> bool {
         call.child.is_none() && call.epoch < self.epoch
-    }
-
-    /// The uncertain result that a lost call gets.
-    pub const fn lost_outcome() -> ToolOutcome {
-        ToolOutcome::Uncertain
     }
 }

@@ -99,13 +99,26 @@ impl Worktree {
 
     /// Brings the run's branch into the source repository; `None` when it has no commit of its own.
     ///
-    /// Safe to repeat. The branch belongs to this run alone, so it is made to be what it is here, also when it was something else.
-    pub async fn publish(&self) -> Result<Option<CommitId>, PublishError> {
+    /// Safe to repeat. The branch belongs to this run alone, so it is made to be what it is here, also when it was something
+    /// else. `is_held` says whether the run is still ours; it is asked between looking at the branch and changing it from just
+    /// what was seen, so that a holder that was stopped in between changes nothing that its successor brought there.
+    pub async fn publish<F, H>(&self, is_held: F) -> Result<Option<CommitId>, PublishError>
+    where
+        F: Fn() -> H + Send,
+        H: Future<Output = bool> + Send,
+    {
         let head = self.head().await?;
         if head == self.base {
             return Ok(None);
         }
-        self.mirror.push(&self.slot.git_dir().join("objects"), &head, &self.branch).await?;
+        let there = self.mirror.branch_at_source(&self.branch).await?;
+        if !is_held().await {
+            return Err(PublishError::NotHeld);
+        }
+        if there.as_ref() != Some(&head) {
+            let objects = self.slot.git_dir().join("objects");
+            self.mirror.push(&objects, &head, &self.branch, there.as_ref()).await?;
+        }
         Ok(Some(head))
     }
 
@@ -123,6 +136,9 @@ pub enum PublishError {
     /// Its head could not be named.
     #[error("the branch's head could not be named")]
     Head(#[from] GitError),
+    /// Another runner holds the run.
+    #[error("another runner holds the run by now")]
+    NotHeld,
     /// The source did not take it.
     #[error("the branch could not be brought into its repository")]
     Push(#[from] MirrorError),

@@ -172,10 +172,35 @@ impl Mirror {
         self.path.exists() && self.git("find a commit", ["cat-file", "-e", &object], None).await.is_ok()
     }
 
-    /// Makes `branch` of the source be `commit`, whose objects are in `objects` as far as the mirror lacks them.
-    pub(super) async fn push(&self, objects: &Path, commit: &CommitId, branch: &str) -> Result<(), MirrorError> {
+    /// The commit of `branch` at the source; none when there is no such branch.
+    pub(super) async fn branch_at_source(&self, branch: &str) -> Result<Option<CommitId>, MirrorError> {
+        let args: [OsString; 4] = [
+            "ls-remote".into(),
+            "--quiet".into(),
+            self.source.clone().into_os_string(),
+            format!("refs/heads/{branch}").into(),
+        ];
+        let said = self.git("look at a branch of the source", args, None).await?;
+        let commit = said.split_whitespace().next();
+        Ok(commit.and_then(|commit| CommitId::try_new(commit).ok()))
+    }
+
+    /// Makes `branch` of the source be `commit`, whose objects are in `objects` as far as the mirror lacks them, unless it
+    /// is something else than `there` by now.
+    pub(super) async fn push(
+        &self,
+        objects: &Path,
+        commit: &CommitId,
+        branch: &str,
+        there: Option<&CommitId>,
+    ) -> Result<(), MirrorError> {
         let args = ["push", "--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no"].map(Into::into);
-        let to = [self.source.clone().into_os_string(), format!("+{commit}:refs/heads/{branch}").into()];
+        let there = there.map(CommitId::as_str).unwrap_or_default();
+        let to = [
+            format!("--force-with-lease=refs/heads/{branch}:{there}").into(),
+            self.source.clone().into_os_string(),
+            format!("{commit}:refs/heads/{branch}").into(),
+        ];
         self.git("push to the source", args.into_iter().chain(to), Some(objects)).await.map(drop)
     }
 

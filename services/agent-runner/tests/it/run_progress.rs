@@ -261,7 +261,7 @@ impl Play {
     }
 
     /// Nothing more happens to the run than what it asks for, and its children end.
-    fn play_to_the_end(&mut self) {
+    fn go_on_alone(&mut self) {
         for n in 0..500_u32 {
             if self.ended() {
                 return;
@@ -286,7 +286,7 @@ proptest! {
         for what in &what {
             play.happen(what);
         }
-        play.play_to_the_end();
+        play.go_on_alone();
         let mut replayed = RunState::begin(play.live.run_id(), 1, now(), &play.journal[0]).unwrap();
         for (n, decision) in play.journal.iter().enumerate() {
             replayed.apply_message(n as u64 + 1, 10, decision).unwrap();

@@ -193,7 +193,7 @@ async fn the_whole_way_of_a_change() {
     desk.ok("git", json!({ "operation": "commit", "message": "fix: say two" })).await;
     let mut bundles = Bundles::default();
     bundles.save(desk.worktree()).await.unwrap();
-    let published = desk.worktree().publish().await.unwrap().unwrap();
+    let published = desk.worktree().publish(|| async { true }).await.unwrap().unwrap();
     let other = Site::with_source(&desk.site);
     let restored = other.ensure_from(RUN, &bundles).await;
     assert_eq!(restored.head().await.unwrap(), published);

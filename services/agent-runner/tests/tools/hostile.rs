@@ -60,7 +60,7 @@ async fn what_is_planted_in_the_worktree_never_runs() {
     worktree.commit("feat: innocent", &author()).await.unwrap();
     worktree.diff(From::Base, None).await.unwrap();
     worktree.show("HEAD", None).await.unwrap();
-    worktree.publish().await.unwrap();
+    worktree.publish(|| async { true }).await.unwrap();
     bundles.save(&worktree).await.unwrap();
     let other = Site::with_source(&site);
     let restored = other.ensure_from(RUN, &bundles).await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use agent_runner::{
     sandbox::{Sandbox as _, SandboxCommand},
-    worktree::{Commit, CommitId, EnsureError, From, Repository, SnapshotRef, StartPoint, WorktreePath},
+    worktree::{Commit, CommitId, EnsureError, From, PublishError, Repository, SnapshotRef, StartPoint, WorktreePath},
 };
 use schemas::event::FileChange;
 
@@ -243,16 +243,29 @@ async fn the_same_commit_at_the_same_time_is_the_same() {
 async fn publishing_brings_the_branch_to_the_source_and_may_be_repeated() {
     let site = Site::new();
     let worktree = site.ensure(&[]).await;
-    assert_eq!(worktree.publish().await.unwrap(), None);
+    assert_eq!(worktree.publish(|| async { true }).await.unwrap(), None);
     site.shell(&worktree, "echo x > x").await;
     let Commit::Made(commit) = worktree.commit("feat: x", &author()).await.unwrap() else { panic!("nothing was made") };
     for _ in 0..2 {
-        assert_eq!(worktree.publish().await.unwrap().as_ref(), Some(&commit));
+        assert_eq!(worktree.publish(|| async { true }).await.unwrap().as_ref(), Some(&commit));
         assert_eq!(git(&site.source, &["rev-parse", worktree.branch()]), commit.as_str());
     }
     assert_eq!(git(&site.source, &["show", &format!("{commit}:x")]), "x");
     git(&site.source, &["fsck", "--strict"]);
     assert_eq!(git(&site.source, &["rev-parse", "main"]), worktree.base().as_str());
+    // One that lost the run leaves the branch alone, also when its successor brought something there just now.
+    site.shell(&worktree, "echo y > y").await;
+    worktree.commit("feat: y", &author()).await.unwrap();
+    let lost = worktree.publish(|| async { false }).await;
+    assert!(matches!(lost, Err(PublishError::NotHeld)), "{lost:?}");
+    let branch = format!("refs/heads/{}", worktree.branch());
+    let overtaken = worktree.publish(|| async {
+        git(&site.source, &["update-ref", &branch, "main"]);
+        true
+    });
+    assert!(matches!(overtaken.await, Err(PublishError::Push(_))));
+    assert_eq!(git(&site.source, &["rev-parse", &branch]), worktree.base().as_str());
+    git(&site.source, &["update-ref", &branch, commit.as_str()]);
     // Another run may start there.
     let (start, none) = (StartPoint::Commit(commit.clone()), Bundles::default());
     let next = site.worktrees.ensure(CHILD, &site.repository, &start, &[], &none).await.unwrap();
