@@ -1,6 +1,6 @@
 //! What people told the crew: a fold of `swarm.control.>`, read before each step.
 //!
-//! The fold is pure; [`follow`] keeps it up to date from the log, from its first message on, in every runner.
+//! The fold is pure; [`follow()`] keeps it up to date from the log, from its first message on, in every runner.
 
 mod follow;
 

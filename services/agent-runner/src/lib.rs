@@ -79,7 +79,7 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Sta
     run_probed(config, deps, Probe::default(), context).await
 }
 
-/// As [`run`], with a probe.
+/// As [`run()`], with a probe.
 pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Context) -> Result<(), StartError> {
     let journal = Journal::new(&deps.bus);
     let blobs = Blobs::new(&deps.bus);
