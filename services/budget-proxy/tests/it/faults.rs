@@ -212,7 +212,9 @@ async fn what_is_no_answer_is_an_error_of_the_api() {
             let (run, caller) = stage.caller().await;
             refusal(api, ask_nth(&caller, n, api, stream).await, 502).await;
             let record = stage.record(run.id).await;
-            assert_eq!(record.outcome, CallOutcome::UpstreamError);
+            // Which one depends on whether the proxy sees the bytes or the end of the connection first.
+            let failed = matches!(record.outcome, CallOutcome::UpstreamError | CallOutcome::UpstreamCut);
+            assert!(failed, "{:?}", record.outcome);
         }
     }
 }
