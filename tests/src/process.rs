@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks whether a process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How long a thread that stopped its own process may run on.
+const STOPS_WITHIN: Duration = Duration::from_millis(100);
+
 /// What a runner's process is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
@@ -58,6 +61,8 @@ pub struct Spec {
     pub points: Option<PathBuf>,
     /// The point at which it ends itself with SIGKILL.
     pub crash_at: Option<String>,
+    /// The point at which it stops itself with SIGSTOP.
+    pub freeze_at: Option<String>,
 }
 
 /// A running process; killed when dropped.
@@ -111,6 +116,39 @@ impl Process {
     /// Lets one that was stopped go on.
     pub fn thaw(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    /// Waits until it has stopped itself.
+    pub async fn frozen(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_frozen()? {
+            if Instant::now() > deadline || !self.is_running()? {
+                bail!("a runner did not stop itself: {}", self.log());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn is_frozen(&self) -> anyhow::Result<bool> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // `pid (name) state`; a name may hold anything but is the last thing in parentheses.
+        Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+    }
+
+    /// Waits until its log has as many lines as `wanted` that hold `text`.
+    pub async fn logged(&self, text: &str, wanted: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if log.lines().filter(|line| line.contains(text)).count() >= wanted {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("a runner did not say {text:?} {wanted} times: {log}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Whether it runs still.
@@ -172,7 +210,7 @@ pub fn main() -> ExitCode {
         let spec: Spec = serde_json::from_str(&spec)?;
         std::thread::spawn(|| {
             let _ = std::io::stdin().read(&mut [0]);
-            end_at_once();
+            signal_self(Signal::KILL);
         });
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(spec))
     };
@@ -233,10 +271,16 @@ fn probe(spec: Spec) -> anyhow::Result<Probe> {
     let reached = Reached { file: File::create(path)?, times: BTreeMap::new() };
     let reached = Mutex::new(reached);
     Ok(Probe::new(move |point| {
-        // Whoever else reaches a point waits here while this one ends the process.
+        // Whoever else reaches a point waits here while this one ends or stops the process.
         let mut reached = reached.lock().unwrap_or_else(PoisonError::into_inner);
-        if Some(reached.note(&point)) == spec.crash_at {
-            end_at_once();
+        let name = Some(reached.note(&point));
+        if name == spec.crash_at {
+            signal_self(Signal::KILL);
+        }
+        if name == spec.freeze_at {
+            signal_self(Signal::STOP);
+            // Another thread may be the first to see the signal: this one must not get anywhere meanwhile.
+            std::thread::sleep(STOPS_WITHIN);
         }
     }))
 }
@@ -260,7 +304,7 @@ impl Reached {
     }
 }
 
-/// SIGKILL: no destructor runs, nothing is flushed.
-fn end_at_once() {
-    let _ = kill_process(getpid(), Signal::KILL);
+/// SIGKILL: no destructor runs, nothing is flushed. SIGSTOP: nothing goes on, and nobody is told.
+fn signal_self(signal: Signal) {
+    let _ = kill_process(getpid(), signal);
 }

@@ -171,6 +171,7 @@ impl<B: Nats> Rig<B> {
             log: self.folder.path().join(format!("runner-{runner}.log")),
             points: None,
             crash_at: None,
+            freeze_at: None,
             runner,
         })
     }

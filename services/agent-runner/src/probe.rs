@@ -37,6 +37,8 @@ pub enum Place {
     AfterTool,
     /// The worktree is in the blobs, and not named in the log.
     AfterSnapshot,
+    /// It was seen that the run is held, and its branch is about to be brought into its repository.
+    BeforePublish,
     /// The run's branch is in its repository, and not named in the log.
     AfterPublish,
     /// The tick that wakes a waiting run is scheduled, and the wait is not in the log.

@@ -340,7 +340,12 @@ impl Inner {
         after: &mut After,
         epoch: u64,
     ) {
-        match worktree.publish(|| self.is_held(epoch)).await {
+        let is_held = || async {
+            let held = self.is_held(epoch).await;
+            self.reach(Place::BeforePublish, call);
+            held
+        };
+        match worktree.publish(is_held).await {
             Ok(Some(head)) => {
                 self.reach(Place::AfterPublish, call);
                 let work = Work {

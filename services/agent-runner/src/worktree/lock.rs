@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -17,7 +18,8 @@ const RETRY: Duration = Duration::from_millis(10);
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    file: File,
+    /// None once it was handed over.
+    file: Option<File>,
 }
 
 /// Why a lock was not had.
@@ -48,6 +50,12 @@ impl Lock {
         take(path).map_err(|source| LockError::Unusable { path: path.to_owned(), source })
     }
 
+    /// Gives the lock to a process that is about to be started, as its standard input: then it is held for as long as that
+    /// process lives, and not by this one, which may be stopped.
+    pub(super) fn hand_over(mut self) -> Stdio {
+        self.file.take().map_or_else(Stdio::null, Stdio::from)
+    }
+
     /// Takes the lock, waiting for whoever holds it.
     pub(super) async fn take(path: &Path, patience: Duration) -> Result<Self, LockError> {
         let began = Instant::now();
@@ -66,7 +74,9 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file is not enough: a process that another thread is just starting has it open as well, for a moment.
-        flock(&self.file, FlockOperation::Unlock).ok();
+        if let Some(file) = &self.file {
+            flock(file, FlockOperation::Unlock).ok();
+        }
     }
 }
 
@@ -82,5 +92,5 @@ fn take(path: &Path) -> io::Result<Option<Lock>> {
     }
     // Whoever held it may have removed the file since: then this lock keeps nobody out.
     let still_there = fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
-    Ok(still_there.then_some(Lock { file }))
+    Ok(still_there.then_some(Lock { file: Some(file) }))
 }

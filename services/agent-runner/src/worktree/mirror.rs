@@ -131,13 +131,9 @@ impl Mirror {
     }
 
     async fn fetch_now(&self) -> Result<(), MirrorError> {
-        let _lock = Lock::take(&self.path.with_extension("lock"), PATIENCE).await?;
-        let folder = |source| MirrorError::Folder { path: self.path.clone(), source };
+        self.make().await?;
+        let lock = Lock::take(&self.path.with_extension("lock"), PATIENCE).await?;
         clear_locks(&self.path);
-        if !self.path.join("HEAD").exists() {
-            fs::create_dir_all(&self.path).map_err(folder)?;
-            self.git("make the mirror", ["init", "--quiet", "--bare", "--template="], None).await?;
-        }
         let source = self.source.as_os_str();
         let args = ["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--no-write-fetch-head", "--no-tags"];
         let args = args
@@ -147,7 +143,25 @@ impl Mirror {
             .chain(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"].map(Into::into))
             // Many a bare repository has a HEAD that points nowhere, and fetching that fails.
             .chain(self.follows_head.then(|| "+HEAD:refs/nightcrew/source".into()));
-        self.git("fetch from the source", args, None).await.map(drop)
+        // A runner that is stopped while it fetches must not keep the others from it.
+        let git = self.command(args, None)?;
+        self.finish("fetch from the source", git, lock.hand_over()).await.map(drop)
+    }
+
+    /// Makes an empty mirror unless there is one. Whoever is first counts, so it needs no lock.
+    async fn make(&self) -> Result<(), MirrorError> {
+        if self.path.join("HEAD").exists() {
+            return Ok(());
+        }
+        let folder = self.path.parent().unwrap_or(&self.path);
+        fs::create_dir_all(folder).map_err(|source| self.folder(source))?;
+        let new = tempfile::tempdir_in(folder).map_err(|source| self.folder(source))?;
+        let mirror = Self { path: new.path().join("new"), ..self.clone() };
+        mirror.git("make the mirror", ["init", "--quiet", "--bare", "--template="], None).await?;
+        match fs::rename(&mirror.path, &self.path) {
+            Err(source) if !self.path.join("HEAD").exists() => Err(self.folder(source)),
+            _ => Ok(()),
+        }
     }
 
     /// The commit that `revision` (a branch, a tag, a commit, or `HEAD` of the source) names.
@@ -210,6 +224,15 @@ impl Mirror {
         args: impl IntoIterator<Item = impl Into<OsString>>,
         objects: Option<&Path>,
     ) -> Result<String, MirrorError> {
+        let git = self.command(args, objects)?;
+        self.finish(doing, git, Stdio::null()).await
+    }
+
+    fn command(
+        &self,
+        args: impl IntoIterator<Item = impl Into<OsString>>,
+        objects: Option<&Path>,
+    ) -> Result<Command, MirrorError> {
         let mut command = Command::new("git");
         command
             .args(args.into_iter().map(Into::into))
@@ -219,10 +242,16 @@ impl Mirror {
             .envs([("HOME", "/nonexistent"), ("LC_ALL", "C"), ("GIT_ALLOW_PROTOCOL", "file")])
             .env("GIT_CONFIG_GLOBAL", trust(&self.path).map_err(|source| self.folder(source))?)
             .env("GIT_DIR", &self.path)
-            .envs(objects.map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", quote(objects))))
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let output = timeout(TIMEOUT, command.output()).await;
+            .envs(objects.map(|objects| ("GIT_ALTERNATE_OBJECT_DIRECTORIES", quote(objects))));
+        Ok(command)
+    }
+
+    async fn finish(&self, doing: &'static str, mut git: Command, stdin: Stdio) -> Result<String, MirrorError> {
+        git.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = git.spawn().map_err(|source| MirrorError::Spawn { doing, source })?;
+        // It has what it gave to the child.
+        drop(git);
+        let output = timeout(TIMEOUT, child.wait_with_output()).await;
         let output = output.map_err(|_| MirrorError::TimedOut { doing, within: TIMEOUT })?;
         let output = output.map_err(|source| MirrorError::Spawn { doing, source })?;
         if output.status.success() {
