@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use kit::bus::Bus;
 use kit::for_test::TestBus;
 use kit::identity::Service;
@@ -62,13 +63,14 @@ impl Log {
         }
     }
 
-    /// Writes `story` as the story of `run`.
+    /// Writes `story` as the story of `run`, as if it had begun now: whoever reads it looks at the real clock.
     pub(crate) async fn write(&self, run: RunId, story: &Story) -> Written {
         let evidence = &story.evidence;
         let mut written = Written { run, first: 0, last: 0 };
         let mut lines = evidence.lines.clone();
         for line in &mut lines {
             line.run_id = Some(run);
+            line.time += since_stories_begin();
         }
         self.logs.writer().append(&lines, kit::clock::now()).unwrap();
         let mut order: Vec<_> = (evidence.journal.iter().map(|m| m.sequence))
@@ -179,6 +181,10 @@ pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>)
 /// The message of a decision, on the subject where it belongs.
 pub(crate) fn decision_message(run: RunId, id: EventId, decision: &Decision) -> Outgoing {
     let envelope = Envelope::new(id, "decision", "agent-runner", kit::clock::now());
+    let mut decision = decision.clone();
+    if let Some(RunEvent::Requested(requested)) = decision.events.first_mut() {
+        requested.deadline += since_stories_begin();
+    }
     let said = |event: &RunEvent| matches!(event, RunEvent::MessageSent(_));
     let subject = if let Some(RunEvent::Requested(requested)) = decision.events.first() {
         Subject::Requested(run, Class::Resident, requested.agent.clone())
@@ -187,7 +193,12 @@ pub(crate) fn decision_message(run: RunId, id: EventId, decision: &Decision) -> 
     } else {
         Subject::Journal(run)
     };
-    Outgoing::decision(subject, envelope, decision).unwrap()
+    Outgoing::decision(subject, envelope, &decision).unwrap()
+}
+
+/// What makes a time in a story one in the log: the log is looked at by the real clock.
+fn since_stories_begin() -> SignedDuration {
+    kit::clock::now().duration_since(story::begin())
 }
 
 /// The nth of the runs of a test.
