@@ -1,11 +1,19 @@
 //! The sending half.
+//!
+//! One message at a time in an encrypted room: the SDK looks whether a room's key has served its number of messages, and only then
+//! encrypts with it. Of several messages at once all may see the last one left, and the second one to take it panics.
 
-use std::{io::Cursor, time::Duration};
+use std::{
+    collections::HashMap,
+    io::Cursor,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use matrix_sdk::{
-    Client, Error, Room, RoomState,
+    Client, EncryptionState, Error, Room, RoomState,
     ruma::{
-        OwnedEventId, OwnedTransactionId,
+        OwnedEventId, OwnedRoomId, OwnedTransactionId, RoomId,
         api::error::{ErrorKind, RetryAfter},
     },
 };
@@ -28,11 +36,25 @@ const DELIVER_WITHIN: Duration = Duration::from_mins(5);
 pub struct Sender {
     client: Current,
     rooms: Rooms,
+    turns: Turns,
+}
+
+/// Whose turn it is in each encrypted room that was sent to.
+#[derive(Clone, Default)]
+struct Turns(Arc<Mutex<HashMap<OwnedRoomId, Turn>>>);
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+impl Turns {
+    fn of(&self, room: &RoomId) -> Turn {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(room.to_owned()).or_default())
+    }
 }
 
 impl Sender {
     pub(super) fn new(client: Current, rooms: Rooms) -> Self {
-        Self { client, rooms }
+        Self { client, rooms, turns: Turns::default() }
     }
 
     fn room(&self, message: &Outgoing) -> Result<(Client, Room), DeliverError> {
@@ -60,6 +82,11 @@ impl Deliver for Sender {
 impl Sender {
     async fn send(&self, message: &Outgoing) -> Result<String, DeliverError> {
         let (client, room) = self.room(message)?;
+        let _turn = if matches!(room.encryption_state(), EncryptionState::NotEncrypted) {
+            None
+        } else {
+            Some(self.turns.of(room.room_id()).lock_owned().await)
+        };
         let failed = |error| classify(error, message);
         let thread = message.thread.as_deref().and_then(|root| OwnedEventId::try_from(root).ok());
         if message.maybe_sent

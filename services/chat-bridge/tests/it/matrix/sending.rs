@@ -69,3 +69,31 @@ async fn a_rate_limited_homeserver_only_slows_it_down() {
     assert_eq!(answers.len(), 8);
     assert!(bridge.checks.report().problems().is_empty());
 }
+
+/// More than one key of an encrypted room serves: it is for a hundred messages.
+const AT_ONCE: usize = 120;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_at_once_arrive_in_an_encrypted_room() {
+    let world = World::new(RateLimits::Off, true).await;
+    let mut bridge = world.open();
+    bridge.read_until(|_| true).await;
+    bridge.commit().await;
+    // The first one shares the key, so that the others have nothing to wait for.
+    bridge.deliver(&outgoing("work", None, "said/first", "the first")).await;
+    let mut sending = tokio::task::JoinSet::new();
+    for n in 0..AT_ONCE {
+        let sender = bridge.sender.clone();
+        let message = outgoing("work", None, &format!("said/{n}"), &format!("answer {n}"));
+        sending.spawn(async move { sender.deliver(&message).await.unwrap() });
+    }
+    let sent: BTreeSet<String> = sending.join_all().await.into_iter().collect();
+    assert_eq!(sent.len(), AT_ONCE);
+    let last = outgoing("work", None, "said/last", "the last");
+    let last = bridge.deliver(&last).await;
+    world.ada.wait_for(&world.room, WITHIN, |line| line.event_id == last).await.unwrap();
+    let lines = world.ada.read(&world.room).await.unwrap();
+    let answers: BTreeSet<&str> =
+        lines.iter().map(|line| line.text.as_str()).filter(|text| text.starts_with("answer")).collect();
+    assert_eq!(answers.len(), AT_ONCE, "each can be read");
+}
