@@ -121,7 +121,8 @@ impl Person {
         Ok(())
     }
 
-    /// Waits until somebody is in a room.
+    /// Waits until somebody is in a room and, where it is encrypted, can read what is said there from now on: the
+    /// members of a room can be asked for, and then be known before their devices are.
     pub async fn wait_for_member(&self, room: &str, user: &str, within: Duration) -> anyhow::Result<()> {
         let room = self.room(room).await?;
         let user = user_id(user)?;
@@ -129,6 +130,7 @@ impl Person {
         loop {
             if let Ok(members) = room.members(RoomMemberships::JOIN).await
                 && members.iter().any(|member| member.user_id() == user)
+                && (!room.encryption_state().is_encrypted() || self.has_devices_of(&user).await)
             {
                 return Ok(());
             }
@@ -137,6 +139,11 @@ impl Person {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    async fn has_devices_of(&self, user: &UserId) -> bool {
+        let devices = self.client.encryption().get_user_devices(user).await;
+        devices.is_ok_and(|devices| devices.devices().next().is_some())
     }
 
     /// Writes a message.
