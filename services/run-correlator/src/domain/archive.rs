@@ -225,6 +225,16 @@ mod tests {
         assert_eq!(pack(run(), &messages).unwrap(), packed);
     }
 
+    /// What stands in the project's store for good. Of a later version there will be another sample beside this one.
+    #[test]
+    fn an_archive_of_the_first_version_is_read_for_ever() {
+        let golden = include_bytes!("../../tests/golden/archive.1.jsonl");
+        let messages = [message(3, b"{\"a\": 1}\n"), message(9, b"\xff\x00")];
+        let content = zstd::encode_all(golden.as_slice(), LEVEL).unwrap();
+        assert_eq!(unpack(run(), &content, &digest(golden)).unwrap(), messages);
+        assert_eq!(pack(run(), &messages).unwrap().digest, digest(golden), "the version says what is written");
+    }
+
     #[test]
     fn what_is_not_the_archive_is_refused() {
         let packed = pack(run(), &[message(1, b"{}")]).unwrap();
