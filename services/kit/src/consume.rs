@@ -19,6 +19,7 @@ use async_nats::jetstream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::bus::Bus;
 use crate::pull::{Pulled, Puller};
@@ -119,7 +120,7 @@ where
     };
     restore(&bus, consumer, &shutdown).await?;
     let asked = redeliver::answer(reader.work.clone(), shutdown.clone());
-    reader.tracker.spawn(asked);
+    reader.tracker.spawn(asked.in_current_span());
     let mut puller = Puller::of_durable(&bus, &consumer).await;
     while let Some(message) = reader.next(&mut puller, &shutdown).await {
         match message {
@@ -194,10 +195,12 @@ where
 
     fn start(&self, message: Box<jetstream::Message>, place: OwnedSemaphorePermit) {
         let work = Arc::clone(&self.work);
-        self.tracker.spawn(async move {
+        let handle = async move {
             work.handle(&message).await;
             drop(place);
-        });
+        };
+        // What it logs is the service's.
+        self.tracker.spawn(handle.in_current_span());
     }
 
     /// Waits for what is in hand, and gives back what takes too long.

@@ -164,8 +164,13 @@ fn note(
                 was_down
             });
         }
-        Event::Disconnected | Event::Closed => {
+        Event::Disconnected => {
             tracing::warn!(service, "lost the bus");
+            connection.send_replace(Connection::Down { since });
+        }
+        // Ours to close: it never gives up by itself.
+        Event::Closed => {
+            tracing::debug!(service, "left the bus");
             connection.send_replace(Connection::Down { since });
         }
         Event::ServerError(async_nats::ServerError::Other(text))

@@ -55,7 +55,12 @@ pub(super) fn judge<E: Classified + 'static>(outcome: Result<Fate, E>, attempt: 
         }
         ErrorClass::Transient => {
             let delay = backoff(attempt);
-            tracing::warn!(code, reason, attempt, ?delay, "a message can not be handled now");
+            // What is the matter for hours is said ever less often.
+            if attempt.is_power_of_two() {
+                tracing::warn!(code, reason, attempt, ?delay, "a message can not be handled now");
+            } else {
+                tracing::debug!(code, reason, attempt, ?delay, "a message can not be handled now");
+            }
             Verdict::Later(delay)
         }
         ErrorClass::Broken => {

@@ -92,13 +92,12 @@ fn is_bare(value: &str) -> bool {
     !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=')
 }
 
-/// A message as it may be printed: further lines are indented, so that none of them looks like a log line of its
-/// own, and control characters can not drive the terminal.
+/// A message as it may be printed: on one line, so that no part of it looks like a log line of its own, and without
+/// control characters that could drive the terminal.
 fn harmless(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     for c in message.trim_end().chars() {
         match c {
-            '\n' => text.push_str("\n    | "),
             '\t' => text.push(c),
             c if c.is_control() => text.extend(c.escape_default()),
             c => text.push(c),

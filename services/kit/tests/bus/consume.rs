@@ -11,6 +11,8 @@ use kit::consume::{self, Classified, Delivery, Durable, ErrorClass, Fate, Option
 use kit::dead;
 use kit::identity::Service;
 use kit::journal::Journal;
+use kit::service::Context;
+use kit::telemetry::{self, TelemetryConfig};
 use schemas::RunId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -92,6 +94,43 @@ async fn nothing_left(bus: &Bus) {
 /// Waits for a run's wake; an earlier one may come again.
 async fn arrives(arrivals: &mut mpsc::Receiver<RunId>, run: RunId) {
     while soon("a wake", arrivals.recv()).await.expect("a loop") != run {}
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_handler_logs_is_its_services() {
+    let lines = Lines::default();
+    let format = telemetry::Format::Json;
+    let config = TelemetryConfig { service: "process".to_owned(), format, filter: "info".to_owned(), log_dir: None };
+    let (subscriber, _guard) = telemetry::subscriber(&config, telemetry::Output::json(lines.clone())).unwrap();
+    // All of this test runs on this thread.
+    let _default = tracing::subscriber::set_default(subscriber);
+    let fixture = Fixture::start().await;
+    let bus = fixture.runner().await;
+    let context = Context::new("process").child("agent-runner");
+    consume::spawn(&context, &bus, consumer::RUNNER_WAKE, OPTIONS, |_| async {
+        tracing::info!("in hand");
+        Ok::<_, Wrong>(Fate::Ack)
+    });
+    wake(&Journal::new(&bus)).await;
+    nothing_left(&bus).await;
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let line = logged.lines().find(|line| line.contains("in hand")).unwrap();
+    assert!(line.contains("\"service\":\"agent-runner\""), "{line}");
+    context.begin_shutdown();
 }
 
 #[tokio::test]
