@@ -25,6 +25,18 @@ impl Health {
         self.checks.set(key, Check::Starting);
     }
 
+    /// Says that something waits for something else, whose own problem it is: its end is nothing to tell anybody of.
+    pub fn waits(&self, key: &str, why: &str) {
+        if !self.lock().contains(key) {
+            self.checks.set(key, Check::Red(why.to_owned()));
+        }
+    }
+
+    /// Whether a problem was reported that is not over.
+    pub fn is_reported(&self, key: &str) -> bool {
+        self.lock().contains(key)
+    }
+
     /// Reports a problem, or a change of one. True when it is new.
     pub fn report(&self, key: &str, problem: impl Into<String>) -> bool {
         let problem = problem.into();
@@ -77,5 +89,19 @@ mod tests {
         assert_eq!(checks.report().checks["sync"], Check::Red("still stalled".to_owned()));
         assert!(health.clear("sync") && !health.clear("sync"));
         assert!(checks.is_ready());
+    }
+
+    #[test]
+    fn what_only_waits_is_red_and_its_end_is_no_news() {
+        let checks = kit::service::Health::new("chat-bridge");
+        let health = Health::new(checks.clone());
+        health.starting("sync");
+        health.waits("sync", "not logged in");
+        assert_eq!(checks.report().checks["sync"], Check::Red("not logged in".to_owned()));
+        assert!(!health.works("sync"));
+        health.report("sync", "stalled");
+        health.waits("sync", "not logged in");
+        assert_eq!(checks.report().checks["sync"], Check::Red("stalled".to_owned()));
+        assert!(health.works("sync"));
     }
 }

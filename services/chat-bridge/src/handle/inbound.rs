@@ -78,7 +78,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     /// Reads until shutdown. An error ends the service: the channel can not go on in this process.
     pub(crate) async fn run(mut self) -> Result<(), ReceiveError> {
         let shutdown = self.context.shutdown.clone();
-        let mut failures = 0;
+        let mut failures: u64 = 0;
+        let mut said = String::new();
         loop {
             let next = tokio::select! {
                 biased;
@@ -88,6 +89,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             let pause = match next {
                 Ok(batch) => {
                     failures = 0;
+                    said.clear();
                     if !self.take(&batch).await? {
                         return Ok(());
                     }
@@ -96,7 +98,14 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 Err(error @ ReceiveError::Broken { .. }) => return Err(error),
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(error = chain(&error), failures, "a channel can not be read");
+                    // The check is red all the time; the log says what is new.
+                    let error_text = chain(&error);
+                    if said == error_text {
+                        tracing::debug!(error = error_text, failures, "a channel can still not be read");
+                    } else {
+                        tracing::warn!(error = error_text, failures, "a channel can not be read");
+                        said = error_text;
+                    }
                     if matches!(error, ReceiveError::Refused { .. }) { REFUSED_PAUSE } else { backoff(failures) }
                 }
             };

@@ -51,7 +51,7 @@ impl Reader<'_> {
         for id in response.rooms.left.keys() {
             position.rooms.remove(id);
         }
-        unreadable::retry(client, self.rooms, self.health, &mut position, &mut batch, kit::clock::now()).await;
+        unreadable::retry(self, client, &mut position, &mut batch, kit::clock::now()).await;
         Ok((batch, position))
     }
 
@@ -103,17 +103,26 @@ impl Reader<'_> {
         if event.kind.is_utd() {
             let heard = event.sender().is_some_and(|sender| self.settings.rules.hears(name, sender.as_str()));
             if heard {
-                unreadable::remember(event, room.room_id(), position, kit::clock::now());
+                unreadable::remember(event, room.room_id(), self.health, position, batch, kit::clock::now());
             }
             return Ok(());
         }
-        let place = Place { room: room.room_id().as_str(), room_name: name, me: room.own_user_id() };
-        if let Some(message) = translate::message(event, place)
-            && let Some(message) = self.complete(room, message).await?
-        {
-            batch.messages.push(message);
-        }
+        batch.messages.extend(self.message(room, event).await?);
         Ok(())
+    }
+
+    /// What a decrypted event says to us, if anything.
+    pub(super) async fn message(
+        &self,
+        room: &Room,
+        event: &TimelineEvent,
+    ) -> matrix_sdk::Result<Option<IncomingMessage>> {
+        let name = self.rooms.name(room.room_id());
+        let place = Place { room: room.room_id().as_str(), room_name: name.as_deref(), me: room.own_user_id() };
+        match translate::message(event, place) {
+            Some(message) => self.complete(room, message).await,
+            None => Ok(None),
+        }
     }
 
     /// An edit does not say in which thread it stands, and in an encrypted room the homeserver does not check whose

@@ -3,6 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use jiff::Timestamp;
+use kit::class::chain;
 use matrix_sdk::{
     Client, Error,
     config::SyncSettings,
@@ -115,8 +116,32 @@ impl Receiver {
                 Ok(client)
             }
             Err(error) => {
-                self.health.report(LOGIN, error.to_string());
+                self.health.report(LOGIN, chain(&error));
+                self.health.waits(SYNC, "not logged in");
                 Err(if error.is_transient() { unavailable(error) } else { refused(error) })
+            }
+        }
+    }
+
+    /// The next batch, as soon as there is one.
+    async fn read(&mut self) -> Result<Batch, ReceiveError> {
+        if let Some((batch, _)) = &self.pending {
+            return Ok(batch.clone());
+        }
+        let client = self.client().await?;
+        let response = match self.response.take() {
+            Some(response) => response,
+            None => self.fetch(&client).await?,
+        };
+        match self.reader().read(&client, &response).await {
+            Ok((mut batch, position)) => {
+                batch.notices.append(&mut self.notices);
+                self.pending = Some((batch.clone(), position));
+                Ok(batch)
+            }
+            Err(error) => {
+                self.response = Some(response);
+                Err(unavailable(error))
             }
         }
     }
@@ -140,16 +165,7 @@ impl Receiver {
         } else {
             settings = settings.token(matrix_sdk::config::SyncToken::NoToken);
         }
-        let mut sync = pin!(client.sync_once(settings));
-        let stalled_at = self.last_sync + self.settings.stalled_after;
-        let result = tokio::select! {
-            result = &mut sync => result,
-            () = tokio::time::sleep_until(stalled_at) => {
-                self.health.report(SYNC, format!("no sync since {}", self.last_sync_at));
-                sync.await
-            }
-        };
-        match result {
+        match client.sync_once(settings).await {
             Ok(response) => {
                 self.synced();
                 Ok(response)
@@ -181,7 +197,7 @@ impl Receiver {
             return self.revoked(error);
         }
         if self.last_sync.elapsed() > self.settings.stalled_after {
-            self.health.report(SYNC, format!("no sync since {}: {error}", self.last_sync_at));
+            self.health.report(SYNC, format!("no sync since {}: {}", self.last_sync_at, chain(&error)));
         }
         match (&error, error.client_api_error_kind()) {
             // The homeserver does not know our position, as after a restored backup.
@@ -230,26 +246,22 @@ impl Receive for Receiver {
         CHANNEL
     }
 
+    /// matrix-sdk tries a request for a quarter of an hour when something in front of the homeserver answers that it is
+    /// away. So a stall is noticed by the clock, whatever is being waited for.
     async fn next(&mut self) -> Result<Batch, ReceiveError> {
-        if let Some((batch, _)) = &self.pending {
-            return Ok(batch.clone());
+        let (health, since) = (self.health.clone(), self.last_sync_at);
+        let stalled_at = self.last_sync + self.settings.stalled_after;
+        let mut read = pin!(self.read());
+        tokio::select! {
+            biased;
+            result = &mut read => return result,
+            () = tokio::time::sleep_until(stalled_at) => {}
         }
-        let client = self.client().await?;
-        let response = match self.response.take() {
-            Some(response) => response,
-            None => self.fetch(&client).await?,
-        };
-        match self.reader().read(&client, &response).await {
-            Ok((mut batch, position)) => {
-                batch.notices.append(&mut self.notices);
-                self.pending = Some((batch.clone(), position));
-                Ok(batch)
-            }
-            Err(error) => {
-                self.response = Some(response);
-                Err(unavailable(error))
-            }
+        // One that was reported is known with its reason.
+        if !health.is_reported(SYNC) {
+            health.report(SYNC, format!("no sync since {since}"));
         }
+        read.await
     }
 
     async fn commit(&mut self, _: &[Started]) -> Result<(), ReceiveError> {

@@ -12,7 +12,7 @@ use std::{
 
 use kit::{
     config::ExposeSecret as _,
-    crew::{Login, Matrix, SecretError},
+    crew::{Login, Matrix, SecretError, SecretRef},
 };
 use matrix_sdk::{
     Client, ClientBuildError, SessionMeta, SessionTokens,
@@ -48,8 +48,27 @@ pub(super) enum LoginError {
     #[error("the Matrix secret can not be read")]
     Secret(#[source] SecretError),
     /// There is none.
-    #[error("there is no Matrix password or token where team.yaml says")]
-    NoSecret,
+    #[error("there is no {what} for {user}: {}", set(place))]
+    NoSecret {
+        /// A password or a token.
+        what: &'static str,
+        /// Whose.
+        user: String,
+        /// Where it should be.
+        place: SecretRef,
+    },
+    /// The user in team.yaml is none.
+    #[error("{user} is no Matrix user id")]
+    NoUser {
+        /// As it stands there.
+        user: String,
+    },
+    /// The homeserver logged us in and gave no session.
+    #[error("the homeserver gave {user} no session")]
+    NoSession {
+        /// Who.
+        user: String,
+    },
     /// The homeserver does not accept them.
     #[error("the homeserver refuses the login of {user}")]
     Refused {
@@ -137,7 +156,7 @@ impl Home {
     /// The client of the device in use, or of a new one.
     pub(super) async fn log_in(&self, matrix: &Matrix, env: &Lookup) -> Result<Client, LoginError> {
         let saved = self.saved()?;
-        let secret = secret(&matrix.login, env)?;
+        let secret = secret(matrix, env)?;
         match (&matrix.login, saved) {
             (Login::Password(_), Some(saved))
                 if !saved.revoked && saved.session.meta.user_id.as_str() == matrix.user =>
@@ -174,7 +193,8 @@ impl Home {
             .send()
             .await
             .map_err(|error| classify(error, matrix))?;
-        let session = client.matrix_auth().session().ok_or(LoginError::NoSecret)?;
+        let session = client.matrix_auth().session();
+        let session = session.ok_or_else(|| LoginError::NoSession { user: matrix.user.clone() })?;
         self.save(&Saved { device, session, revoked: false })?;
         client.encryption().wait_for_e2ee_initialization_tasks().await;
         tracing::info!(user = %matrix.user, device, "logged in to Matrix as a new device");
@@ -241,9 +261,21 @@ impl Home {
     }
 }
 
-fn secret(login: &Login, env: &Lookup) -> Result<SecretString, LoginError> {
-    let (Login::Password(place) | Login::Token(place)) = login;
-    place.read(|name| env(name)).map_err(LoginError::Secret)?.ok_or(LoginError::NoSecret)
+fn secret(matrix: &Matrix, env: &Lookup) -> Result<SecretString, LoginError> {
+    let (what, place) = match &matrix.login {
+        Login::Password(place) => ("password", place),
+        Login::Token(place) => ("access token", place),
+    };
+    let none = || LoginError::NoSecret { what, user: matrix.user.clone(), place: place.clone() };
+    place.read(|name| env(name)).map_err(LoginError::Secret)?.ok_or_else(none)
+}
+
+/// What to do for a secret.
+fn set(place: &SecretRef) -> String {
+    match place {
+        SecretRef::Env(name) => format!("set {name}, or take matrix out of team.yaml"),
+        SecretRef::File(path) => format!("write it into {}, or take matrix out of team.yaml", path.display()),
+    }
 }
 
 fn builder(matrix: &Matrix) -> matrix_sdk::ClientBuilder {
@@ -259,7 +291,7 @@ fn builder(matrix: &Matrix) -> matrix_sdk::ClientBuilder {
 async fn whose(matrix: &Matrix, tokens: &SessionTokens) -> Result<SessionMeta, LoginError> {
     let client = builder(matrix).build().await.map_err(|error| LoginError::Store(Box::new(error)))?;
     let somebody = SessionMeta {
-        user_id: matrix.user.as_str().try_into().map_err(|_| LoginError::NoSecret)?,
+        user_id: matrix.user.as_str().try_into().map_err(|_| LoginError::NoUser { user: matrix.user.clone() })?,
         device_id: "unknown".into(),
     };
     client

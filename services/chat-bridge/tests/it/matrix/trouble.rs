@@ -126,6 +126,45 @@ async fn a_homeserver_that_is_away_is_red_until_it_is_back_and_the_room_is_told(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_answers_for_a_homeserver_that_is_away_is_red_too() {
+    let mut world = World::new(RateLimits::Off, false).await;
+    world.stalled_after = Duration::from_millis(500);
+    let mut settings = world.settings();
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    settings.matrix.homeserver = format!("http://{}", proxy.local_addr().unwrap());
+    let mut bridge = Bridge::open(settings);
+    let checks = bridge.checks.clone();
+    let mut changes = checks.subscribe();
+    let red = async {
+        while !checks.report().problems().iter().any(|problem| problem.contains("no sync since")) {
+            changes.changed().await.unwrap();
+        }
+    };
+    // matrix-sdk goes on trying, so nothing is read and nothing fails.
+    let done = tokio::time::timeout(WITHIN, async {
+        tokio::select! {
+            () = red => true,
+            _ = bridge.receiver.next() => false,
+            () = bad_gateway(&proxy) => false,
+        }
+    });
+    assert!(done.await.unwrap(), "{:?}", checks.report());
+}
+
+/// Answers every request as a reverse proxy does whose server is away.
+async fn bad_gateway(proxy: &tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    loop {
+        let (mut client, _) = proxy.accept().await.unwrap();
+        let answer = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        if client.read(&mut [0; 4096]).await.is_ok() {
+            let _ = client.write_all(answer).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_logs_in_and_a_revoked_one_stays_red_until_there_is_another() {
     let world = World::new(RateLimits::Off, true).await;
     let token = Arc::new(std::sync::Mutex::new(access_token(&world).await));
