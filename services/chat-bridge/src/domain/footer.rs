@@ -14,7 +14,7 @@ pub fn line(footer: &Footer, link: Option<&str>) -> String {
     let mut parts = vec![footer.agent.to_string(), run];
     parts.extend(usage(&footer.totals));
     if footer.rehearsal {
-        parts.push("rehearsal, no model was asked".to_owned());
+        parts.push("rehearsal: no model was asked, nothing was paid".to_owned());
     }
     format!("*{}*", parts.join(" · "))
 }
@@ -96,7 +96,7 @@ mod tests {
     fn a_rehearsal_says_so_and_an_unknown_price_too() {
         let totals = Totals { unpriced_calls: 1, model_calls: 1, ..Totals::default() };
         let footer = Footer { rehearsal: true, ..footer(totals) };
-        assert!(line(&footer, None).ends_with("no price known · rehearsal, no model was asked*"));
+        assert!(line(&footer, None).ends_with("no price known · rehearsal: no model was asked, nothing was paid*"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn a_message_becomes_a_run_and_its_answer_stands_in_the_thread() {
         "{}",
         reply.text
     );
-    assert!(reply.text.ends_with("rehearsal, no model was asked*"), "{}", reply.text);
+    assert!(reply.text.ends_with("rehearsal: no model was asked, nothing was paid*"), "{}", reply.text);
 
     let runs = log.runs().await;
     assert_eq!(runs.len(), 1);
