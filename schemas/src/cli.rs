@@ -11,10 +11,57 @@ use crate::{
     control::Control,
     dead::DeadLetter,
     event::Outcome,
-    ids::{AgentName, EventId, RunId},
+    ids::{AgentName, EventId, ProjectId, RunId},
     summary::RunSummary,
     timeline::Entry,
 };
+
+/// `nightcrew init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Initialised {
+    /// The project.
+    pub project: String,
+    /// The folder with its keys and credentials.
+    pub dir: String,
+    /// The public key of its account.
+    pub account: String,
+    /// Whether they are new.
+    pub keys: Keys,
+    /// The files of a first crew that were written, because they were not there.
+    pub written: Vec<String>,
+    /// What the administrator of a NATS of the user's own has to load, and how; only when one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+}
+
+/// What became of a project's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// There were none.
+    Made,
+    /// The keys are the same, and what is signed with them is new: a NATS of the user's own has to load it again.
+    Updated,
+    /// All was there.
+    Kept,
+}
+
+/// `nightcrew up`, once every service has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Running {
+    /// The project.
+    pub project: ProjectId,
+    /// The crew.
+    pub agents: Vec<AgentName>,
+    /// The bus.
+    pub nats_url: String,
+    /// budget-proxy, the way to models.
+    pub proxy_url: String,
+    /// Model routes that the rehearsal model plays.
+    pub rehearsed: Vec<String>,
+    /// What is not well, a line each.
+    pub problems: Vec<String>,
+}
 
 /// `nightcrew runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -182,8 +182,13 @@ impl Identity {
         self.dir.join(BEARER_KEY)
     }
 
+    /// What a NATS server of the user's own includes in its configuration.
+    pub fn external_config_file(&self) -> PathBuf {
+        external::file(&self.dir)
+    }
+
     /// What the administrator of a NATS server of the user's own has to load, and how: plain text.
-    pub fn external_instructions(&self) -> Result<String, FileError> {
+    pub fn external_instructions(&self) -> String {
         external::instructions(&self.dir, &self.manifest)
     }
 }
@@ -324,12 +329,13 @@ fn derive(dir: &Path, keys: &Keys, manifest: &Manifest, now: Timestamp) -> Resul
         claims::user(&keys.system, user, name, &permissions::system_user(), now)
     })?;
 
-    let config = config::single_node(&config::Accounts {
+    let accounts = config::Accounts {
         operator: &operator,
         system_account: (&manifest.system_account, &system),
         project_account: (&manifest.account, &account),
-    });
-    files::write_if_changed(&dir.join("nats-server.conf"), &config)?;
+    };
+    files::write_if_changed(&dir.join("nats-server.conf"), &config::single_node(&accounts))?;
+    files::write_if_changed(&external::file(dir), &external::settings(&accounts))?;
     Ok(())
 }
 

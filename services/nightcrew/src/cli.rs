@@ -27,8 +27,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make the project's keys and credentials; keeps what is there.
-    Init,
+    /// Make the project's keys and credentials, and a first crew where there is none; keeps what is there.
+    Init(InitOptions),
     /// Start everything in one process, and nats-server unless one is given.
     Up(UpOptions),
     /// Run one service, against a bus that is up.
@@ -62,18 +62,32 @@ pub enum Command {
     Completions(CompletionsOptions),
 }
 
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct InitOptions {
+    /// The address of a NATS of your own: print what to load into it.
+    #[arg(long, value_name = "URL", env = "NIGHTCREW_NATS_URL")]
+    pub nats_url: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `up`.
 #[derive(Debug, Args)]
 pub struct UpOptions {
     /// Use this NATS instead of starting one.
-    #[arg(long, env = "NIGHTCREW_NATS_URL")]
+    #[arg(long, value_name = "URL", env = "NIGHTCREW_NATS_URL")]
     pub nats_url: Option<String>,
     /// Leave a service out, because it runs elsewhere.
     #[arg(long, value_name = "SERVICE")]
     pub without: Vec<Name>,
-    /// Scenarios that the rehearsal model plays.
-    #[arg(long, value_name = "FILE", env = "NIGHTCREW_SCENARIO")]
+    /// Scenarios that the rehearsal model plays; in the environment separated by colons.
+    #[arg(long, value_name = "FILE", env = "NIGHTCREW_REHEARSAL_SCENARIOS", value_delimiter = ':')]
     pub scenario: Vec<PathBuf>,
+    /// Print JSON, once it is up.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `service`.
@@ -82,10 +96,10 @@ pub struct ServiceOptions {
     /// The service.
     pub name: Name,
     /// The bus; by default that of the crew that is up in this project.
-    #[arg(long, env = "NIGHTCREW_NATS_URL")]
+    #[arg(long, value_name = "URL", env = "NIGHTCREW_NATS_URL")]
     pub nats_url: Option<String>,
-    /// Scenarios that the rehearsal model plays.
-    #[arg(long, value_name = "FILE", env = "NIGHTCREW_SCENARIO")]
+    /// Scenarios that the rehearsal model plays; in the environment separated by colons.
+    #[arg(long, value_name = "FILE", env = "NIGHTCREW_REHEARSAL_SCENARIOS", value_delimiter = ':')]
     pub scenario: Vec<PathBuf>,
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod control;
 pub(crate) mod dead;
 pub(crate) mod doctor;
+pub(crate) mod init;
 pub(crate) mod rebuild;
 pub(crate) mod retry;
 pub(crate) mod runs;

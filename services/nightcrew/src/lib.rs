@@ -8,6 +8,7 @@ pub mod cli;
 mod commands;
 mod connected;
 mod endpoints;
+mod first_crew;
 mod output;
 mod project;
 mod services;
@@ -40,15 +41,15 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    use commands::{agents, cancel, completions, control, dead, doctor, rebuild, retry, runs, say, timeline};
+    use commands::{agents, cancel, completions, control, dead, doctor, init, rebuild, retry, runs, say, timeline};
     let out = &Output::open();
     let dir = cli.dir;
     let project = || project::Project::load(&dir);
     let crew = async |reach: &Reach| Connected::open(project()?, reach).await;
     match cli.command {
-        Command::Init => up::init(&project()?),
-        Command::Up(options) => Box::pin(up::up(project()?, options)).await,
-        Command::Service(options) => Box::pin(up::service(project()?, options)).await,
+        Command::Init(o) => init::init(&dir, &o, out),
+        Command::Up(options) => Box::pin(up::up(project()?, options, out)).await,
+        Command::Service(options) => Box::pin(up::service(project()?, options, out)).await,
         Command::Say(o) => say::say(&crew(&o.reach).await?, &o, out).await,
         Command::Runs(o) => runs::runs(&crew(&o.reach).await?, &o, out).await,
         Command::Timeline(o) => timeline::timeline(&crew(&o.reach).await?, &o, out).await,
@@ -81,7 +82,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<project::Problems>() {
+    if error.is::<project::Problems>() || error.is::<kit::config::InvalidConfig>() {
         kit::config::EXIT_CONFIG
     } else if error.is::<Usage>() {
         EXIT_USAGE

@@ -28,6 +28,11 @@ impl fmt::Display for Problems {
     }
 }
 
+/// A project's folder, as the one path that it has.
+pub(crate) fn folder(dir: &Path) -> anyhow::Result<PathBuf> {
+    dir.canonicalize().with_context(|| format!("the project folder {} can not be read", dir.display()))
+}
+
 /// A project.
 #[derive(Debug, Clone)]
 pub(crate) struct Project {
@@ -42,8 +47,7 @@ pub(crate) struct Project {
 impl Project {
     /// Reads the project in `dir`.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Self> {
-        let dir =
-            dir.canonicalize().with_context(|| format!("the project folder {} can not be read", dir.display()))?;
+        let dir = folder(dir)?;
         let crew = Crew::load(&dir).map_err(Problems)?;
         let state = match std::env::var_os("NIGHTCREW_STATE_DIR") {
             Some(state) => PathBuf::from(state),

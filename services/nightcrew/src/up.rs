@@ -1,40 +1,34 @@
-//! `init`, `up` and `service`.
+//! `up` and `service`.
 
-use std::{
-    collections::BTreeSet,
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use kit::{
     bus::{Bus, BusConfig},
     crew::Upstream,
     identity,
-    nats_server::{Lifetime, NatsServer, Settings},
+    nats_server::{Lifetime, NatsServer, Settings, StartError},
     service::{self, Check, Context},
     streams::{self, StreamOptions},
     telemetry::{self, TelemetryConfig},
 };
+use schemas::cli::Running;
 
 use crate::{
     cli::{ServiceOptions, UpOptions},
     endpoints::Endpoints,
+    output::{Output, PrintError, Tone},
     project::Project,
     services::{Name, Surroundings, bind_proxy},
+    visible,
 };
 
-/// Makes the project's keys and says where they are.
-pub(crate) fn init(project: &Project) -> anyhow::Result<()> {
-    let identity = project.identity()?;
-    say(&format!("keys and credentials of project {} are in {}", identity.project(), identity.dir().display()));
-    say("with a NATS of your own, load this:");
-    say(&identity.external_instructions()?);
-    Ok(())
-}
+/// How long a service may take to start before the others are announced without it. One that waits for a server that is
+/// away has no end.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Starts everything and stays until a signal comes.
-pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<()> {
+pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> anyhow::Result<()> {
     let identity = project.identity()?;
     std::fs::create_dir_all(project.state(""))
         .with_context(|| format!("{} can not be made", project.state("").display()))?;
@@ -62,10 +56,12 @@ pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<(
             Box::pin(surroundings.start(name, &process, listener)).await?;
         }
         process.ready();
-        until_started(&process).await;
-        announce(&surroundings);
-        for problem in process.health.report().problems() {
-            say(&format!("not well: {problem}"));
+        if !started(&process).await {
+            return Ok(());
+        }
+        announce(&running(&surroundings, &process), options.json, out)?;
+        if !options.json {
+            hint(&surroundings, out)?;
         }
         process.shutdown.cancelled().await;
         anyhow::Ok(())
@@ -81,13 +77,13 @@ pub(crate) async fn up(project: Project, options: UpOptions) -> anyhow::Result<(
 }
 
 /// Runs one service against a bus that is up.
-pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow::Result<()> {
+pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Output) -> anyhow::Result<()> {
     let identity =
         identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
     let guard = start_telemetry(&project, options.name.as_str())?;
     if options.name == Name::Rehearsal {
         let server = start_rehearsal(options.scenario).await?;
-        say(&server.url());
+        out.line(&server.url())?;
         service::until_signal().await;
         server.stop().await;
         return Ok(());
@@ -114,8 +110,9 @@ pub(crate) async fn service(project: Project, options: ServiceOptions) -> anyhow
         };
         Box::pin(surroundings.start(options.name, &process, listener)).await?;
         process.ready();
-        until_started(&process).await;
-        tracing::info!("ready");
+        if started(&process).await {
+            tracing::info!("ready");
+        }
         process.shutdown.cancelled().await;
         anyhow::Ok(())
     };
@@ -140,7 +137,12 @@ async fn start_nats(project: &Project, identity: &identity::Identity) -> anyhow:
         lifetime: Lifetime::WithParent,
         binary: None,
     };
-    Ok(NatsServer::start(settings).await?)
+    NatsServer::start(settings).await.map_err(|error| match &error {
+        StartError::AlreadyRunning { .. } => {
+            anyhow::Error::new(error).context("this project's crew is up already, in another terminal or folder")
+        }
+        _ => error.into(),
+    })
 }
 
 async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_url: &str) -> anyhow::Result<()> {
@@ -185,6 +187,16 @@ fn endpoints(surroundings: &Surroundings) -> Endpoints {
     }
 }
 
+/// Waits until every service has started, or for long enough. False when the end comes first.
+async fn started(process: &Context) -> bool {
+    let _ = tokio::select! {
+        biased;
+        () = process.shutdown.cancelled() => return false,
+        started = tokio::time::timeout(STARTED_WITHIN, until_started(process)) => started,
+    };
+    true
+}
+
 /// Waits until every service has started. One that has, and is not well, does not keep the others from being used.
 async fn until_started(process: &Context) {
     let mut checks = process.health.subscribe();
@@ -206,27 +218,66 @@ fn flatten(error: service::RunError<anyhow::Error>) -> anyhow::Error {
     }
 }
 
-/// Says that the crew is up, and plainly when no model will answer.
-fn announce(surroundings: &Surroundings) {
+/// What is up.
+fn running(surroundings: &Surroundings, process: &Context) -> Running {
     let crew = &surroundings.project.crew;
-    let names = crew.agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(", ");
-    say(&format!("the crew of {} is up: {names}", crew.project));
-    say(&format!("bus {}, models {}", surroundings.nats_url, surroundings.proxy_url));
-    let rehearsed = rehearsal_routes(&surroundings.project);
+    Running {
+        project: crew.project.clone(),
+        agents: crew.agents.iter().map(|agent| agent.name.clone()).collect(),
+        nats_url: surroundings.nats_url.clone(),
+        proxy_url: surroundings.proxy_url.clone(),
+        rehearsed: rehearsal_routes(&surroundings.project),
+        problems: process.health.report().problems(),
+    }
+}
+
+/// Says that the crew is up, plainly when no model will answer, and what to do next. A reader that hung up is no reason to
+/// end.
+fn announce(running: &Running, json: bool, out: &Output) -> Result<(), PrintError> {
+    let printed =
+        if json { out.json_line(running) } else { announcement(running).iter().try_for_each(|l| out.line(l)) };
+    hung_up_is_fine(printed)
+}
+
+fn hung_up_is_fine(printed: Result<(), PrintError>) -> Result<(), PrintError> {
+    match printed {
+        Err(PrintError::Closed) => Ok(()),
+        printed => printed,
+    }
+}
+
+/// What to do next: words to the agent that the terminal's talk goes to.
+fn hint(surroundings: &Surroundings, out: &Output) -> Result<(), PrintError> {
+    if surroundings.project.crew.channels.terminal.is_none() {
+        return Ok(());
+    }
+    let line = format!("from another terminal: {} say \"what is in this repo?\"", own_name());
+    hung_up_is_fine(out.line(&out.tone(Tone::Quiet, &visible::line(&line))))
+}
+
+/// How this program is called at a prompt: by its name where the shell finds it so.
+fn own_name() -> String {
+    const NAME: &str = "nightcrew";
+    let found =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(NAME).is_file()));
+    match std::env::current_exe() {
+        Ok(own) if !found => own.display().to_string(),
+        _ => NAME.to_owned(),
+    }
+}
+
+fn announcement(running: &Running) -> Vec<String> {
+    let Running { project, agents, nats_url, proxy_url, rehearsed, problems } = running;
+    let names = agents.iter().map(|agent| agent.as_str()).collect::<Vec<_>>().join(", ");
+    let mut lines =
+        vec![format!("the crew of {project} is up: {names}"), format!("bus {nats_url}, models {proxy_url}")];
     if !rehearsed.is_empty() {
-        say(&format!(
+        lines.push(format!(
             "no key is configured for model route{} {}: the rehearsal model answers, and no real model is asked",
             if rehearsed.len() == 1 { "" } else { "s" },
             rehearsed.join(", ")
         ));
     }
-}
-
-/// Prints a line for people. A reader that hung up is no error.
-pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    if !out.is_terminal() {
-        let _ = out.flush();
-    }
+    lines.extend(problems.iter().map(|problem| format!("not well: {}", visible::line(problem))));
+    lines
 }

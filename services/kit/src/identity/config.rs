@@ -24,6 +24,19 @@ pub(super) struct Accounts<'a> {
     pub(super) project_account: (&'a str, &'a str),
 }
 
+impl Accounts<'_> {
+    /// Whom the server trusts.
+    pub(super) fn trust(&self) -> String {
+        format!("operator: \"{}\"\nsystem_account: \"{}\"\n", self.operator, self.system_account.0)
+    }
+
+    /// The accounts that it knows from the start.
+    pub(super) fn preload(&self) -> String {
+        let [(system_key, system_jwt), (project_key, project_jwt)] = [self.system_account, self.project_account];
+        format!("resolver_preload {{\n  {system_key}: \"{system_jwt}\"\n  {project_key}: \"{project_jwt}\"\n}}\n")
+    }
+}
+
 /// One of several servers that form a cluster on loopback.
 #[derive(Clone, Debug)]
 pub struct ClusterNode<'a> {
@@ -64,9 +77,7 @@ pub fn cluster_config(identity: &Identity, node: &ClusterNode<'_>) -> Result<Str
 }
 
 fn render(server_name: &str, accounts: &Accounts<'_>, cluster: &str) -> String {
-    let (system_key, system_jwt) = accounts.system_account;
-    let (project_key, project_jwt) = accounts.project_account;
-    let operator = accounts.operator;
+    let (trust, preload) = (accounts.trust(), accounts.preload());
     format!(
         r#"# Written by `nightcrew init` and again by each later one: changes made here are lost.
 # Start it by `nightcrew up`, or in a folder of its own: nats-server -c /path/to/this/file
@@ -87,19 +98,13 @@ jetstream {{
   sync_interval: always
 }}
 
-operator: "{operator}"
-system_account: "{system_key}"
-
+{trust}
 # A full resolver keeps what is pushed to it, so that a revocation needs no restart.
 resolver {{
   type: full
   dir: "resolver"
   allow_delete: false
 }}
-resolver_preload {{
-  {system_key}: "{system_jwt}"
-  {project_key}: "{project_jwt}"
-}}
-{cluster}"#
+{preload}{cluster}"#
     )
 }

@@ -1,34 +1,51 @@
 //! What to load into a NATS server that Nightcrew does not start itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::files::{self, FileError, Manifest};
+use super::config::Accounts;
+use super::files::Manifest;
 
-/// Text for the administrator of that server. The seeds stay where they are.
-pub(super) fn instructions(dir: &Path, manifest: &Manifest) -> Result<String, FileError> {
-    let account_jwt = files::read(&dir.join("accounts/project.jwt"))?;
-    let operator_jwt = files::read(&dir.join("operator.jwt"))?;
-    let system_jwt = files::read(&dir.join("accounts/system.jwt"))?;
-    let Manifest { project, account, system_account, account_signing_key, .. } = manifest;
-    let shown = dir.display();
-    let creds = dir.join("creds");
-    let creds = creds.display();
-    Ok(format!(
-        r#"A NATS server of your own (2.14 or later, JetStream enabled) has to know the account of project `{project}`.
+/// The file with what the server has to know.
+const FILE: &str = "external.conf";
 
-Account {account}
-{account_jwt}
+/// Where that file is.
+pub(super) fn file(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
 
-A. The server is to trust Nightcrew's operator (a server for this purpose).
-   Add to its configuration, in place of an operator of its own:
+/// Settings for a server that has no operator yet. Nothing in them is secret.
+pub(super) fn settings(accounts: &Accounts<'_>) -> String {
+    format!(
+        r#"# Written by `nightcrew init` and again by each later one: changes made here are lost.
+# For a NATS server of your own: include this file in its configuration. Nothing in it is secret.
 
-     operator: "{operator_jwt}"
-     system_account: "{system_account}"
-     resolver {{ type: full, dir: "./resolver" }}
-     resolver_preload {{
-       {system_account}: "{system_jwt}"
-       {account}: "{account_jwt}"
-     }}
+{}
+resolver {{
+  type: full
+  dir: "./resolver"
+}}
+{}"#,
+        accounts.trust(),
+        accounts.preload(),
+    )
+}
+
+/// Text for the administrator of that server.
+pub(super) fn instructions(dir: &Path, manifest: &Manifest) -> String {
+    let Manifest { project, account, account_signing_key, .. } = manifest;
+    let (shown, file, creds) = (dir.display(), file(dir), dir.join("creds"));
+    let (file, creds) = (file.display(), creds.display());
+    format!(
+        r#"A NATS server of your own (2.14 or later, JetStream enabled) has to know the account of project `{project}`,
+{account}.
+
+A. The server has no operator yet. Copy this file beside its configuration (nothing in it is secret):
+
+     {file}
+
+   and add to that configuration:
+
+     include "{FILE}"
      jetstream {{ sync_interval: always }}
 
 B. The server has an operator already. An account is signed by its operator, so import ours under yours:
@@ -38,11 +55,10 @@ B. The server has an operator already. An account is signed by its operator, so 
 
    The account brings its limits and one scoped signing key a service, which carries that service's
    permissions; the issuer's own signing key is {account_signing_key}.
-   The credentials in {creds} hold as they are.
-   Do both again after an upgrade of Nightcrew that changes permissions (`nightcrew init` says so).
 
-Then start Nightcrew with NIGHTCREW_NATS_URL set to the server's address. Without `sync_interval: always`
-(or three replicas) an acknowledged step may be lost in a power cut.
+The credentials in {creds} hold as they are. Load the account again
+whenever `nightcrew init` says that permissions have changed. Without `sync_interval: always` (or three replicas)
+an acknowledged step may be lost in a power cut.
 "#
-    ))
+    )
 }

@@ -82,7 +82,7 @@ fn new_limits_sign_the_account_anew_and_nothing_else() {
         .filter(|file| !before.contains(file))
         .map(|(path, _)| path.strip_prefix(&folder.dir).unwrap().to_owned())
         .collect();
-    let expected = ["accounts/project.jwt", "identity.json", "nats-server.conf"];
+    let expected = ["accounts/project.jwt", "external.conf", "identity.json", "nats-server.conf"];
     assert_eq!(changed, expected.map(PathBuf::from));
 }
 
@@ -143,8 +143,10 @@ fn an_identity_is_of_one_project() {
 fn the_instructions_name_what_to_load_and_no_secret() {
     let folder = folder();
     let identity = identity::init(&folder.dir, &spec()).unwrap();
-    let text = identity.external_instructions().unwrap();
-    assert!(text.contains(identity.account()));
+    let file = identity.external_config_file();
+    let text = identity.external_instructions();
+    assert!(text.contains(identity.account()) && text.contains(&file.display().to_string()));
+    let text = text + &fs::read_to_string(file).unwrap();
     assert!(text.contains(&fs::read_to_string(folder.dir.join("accounts/project.jwt")).unwrap()));
     for path in files(&folder.dir) {
         if path.extension().is_some_and(|extension| extension == "nk") {

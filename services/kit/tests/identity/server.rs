@@ -8,9 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use kit::bus::{Bus, BusConfig, ConnectError};
 use kit::for_test::TestBus;
-use kit::identity::Service;
+use kit::identity::{self, JetStreamLimits, Service};
 use kit::nats_server::{self, BinaryError, Lifetime, NatsServer, Settings, StartError, running, stop_running};
+use kit::streams::{self, StreamOptions};
+use schemas::ProjectId;
 
 #[tokio::test]
 async fn a_stranger_is_refused() {
@@ -86,6 +89,36 @@ async fn a_server_that_ends_at_once_says_why() {
         panic!("{error}");
     };
     assert!(log.contains("Parse error"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_of_ones_own_knows_everybody_once_it_includes_what_init_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = identity::Spec { project: "test", limits: JetStreamLimits::default(), now: kit::clock::now() };
+    let identity = identity::init(&folder.path().join("identity"), &spec).unwrap();
+    fs::copy(identity.external_config_file(), folder.path().join("external.conf")).unwrap();
+    let config = folder.path().join("own.conf");
+    let own = "server_name: \"own\"\nlisten: \"127.0.0.1:-1\"\nports_file_dir: \".\"\nlog_file: \"nats-server.log\"\n\
+               include \"external.conf\"\njetstream { store_dir: \"jetstream\", sync_interval: always }\n";
+    fs::write(&config, own).unwrap();
+    let state_dir = folder.path().join("state");
+    let settings =
+        Settings { config_file: config, state_dir, port: None, lifetime: Lifetime::WithParent, binary: None };
+    let mut server = NatsServer::start(settings).await.unwrap();
+
+    let config = |service: Service, creds| BusConfig {
+        urls: vec![server.url()],
+        creds,
+        service: service.name().to_owned(),
+        project: ProjectId::try_new("test").unwrap(),
+    };
+    let with_creds = |service: Service| config(service, Some(identity.creds_file(service)));
+    let setup = Bus::connect(&with_creds(Service::Setup)).await.unwrap();
+    streams::ensure(&setup, &StreamOptions::single_node()).await.unwrap();
+    Bus::connect(&with_creds(Service::AgentRunner)).await.unwrap();
+    let stranger = Bus::connect(&config(Service::AgentRunner, None)).await.unwrap_err();
+    assert!(matches!(stranger, ConnectError::Unauthorized { .. }), "{stranger}");
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -106,6 +106,18 @@ async fn list(crew: &Connected) -> anyhow::Result<AgentList> {
     Ok(AgentList { agents })
 }
 
+/// Why what was just asked of an agent waits, when it does: it may not work, or nobody is there who runs it.
+pub(super) async fn held_back(bus: &Bus, agent: &AgentName) -> anyhow::Result<Option<String>> {
+    let own = control(bus, Target::Agent(agent.clone())).await?;
+    let force = in_force(own, control(bus, Target::All).await?);
+    if let Some(Control::Pause(by)) = force.map(|given| given.control) {
+        let why = if by.reason.is_empty() { String::new() } else { format!(" ({})", by.reason) };
+        return Ok(Some(format!("{agent} is paused by {}{why}: it goes on after `nightcrew resume {agent}`", by.by)));
+    }
+    let alone = is_pulled(bus, &RUNNER_WAKE).await == Some(false);
+    Ok(alone.then(|| "no runner is there: it goes on once one is, see `nightcrew doctor`".to_owned()))
+}
+
 /// A control message in its stream.
 #[derive(Debug, Clone)]
 struct Given {

@@ -39,18 +39,19 @@ pub(crate) async fn tell(
         return Ok(out.json(&Told { told })?);
     }
     for message in &told {
-        let to = if message.to == "all" { "every agent" } else { &message.to };
-        out.line(&format!("{to}: {}", consequence(&message.what)))?;
+        let (to, whom) = if message.to == "all" { ("every agent", "--all") } else { (&*message.to, &*message.to) };
+        out.line(&format!("{to}: {}", consequence(&message.what, whom)))?;
     }
     Ok(())
 }
 
-fn consequence(what: &str) -> &'static str {
+fn consequence(what: &str, whom: &str) -> String {
+    let until = format!("until `nightcrew resume {whom}`");
     match what {
-        "pause" => "takes no new step until `nightcrew resume`",
-        "resume" => "goes on",
-        "stop" => "runs end at their next step, and new work is refused until `nightcrew resume`",
-        "kill" => "runs end at once, and new work is refused until `nightcrew resume`",
-        _ => "told",
+        "pause" => format!("takes no new step {until}"),
+        "resume" => "goes on".to_owned(),
+        "stop" => format!("runs end at their next step, and new work is refused {until}"),
+        "kill" => format!("runs end at once, and new work is refused {until}"),
+        _ => "told".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use chat_bridge::adapters::terminal::{Said, Session};
 use kit::{clock, journal::Journal};
 use schemas::{Decision, RunEvent, RunId, Signal, cli::Spoken, event::Outcome};
 
-use super::show;
+use super::{agents, show};
 use crate::{
     cli::SayOptions,
     connected::{Connected, Usage},
@@ -35,6 +35,11 @@ pub(crate) async fn say(crew: &Connected, options: &SayOptions, out: &Output) ->
     let printer = Printer { json: options.json, out };
     for started in &woken {
         printer.woken(started)?;
+        if !options.json
+            && let Some(why) = agents::held_back(&crew.bus, &started.agent).await?
+        {
+            out.line(&out.tone(Tone::Warning, &visible::line(&why)))?;
+        }
     }
     if woken.is_empty() {
         while let Ok(Some(said)) = tokio::time::timeout(REFUSED_WITHIN, session.next()).await {

@@ -25,7 +25,7 @@ async fn the_last_word_to_an_agent_or_to_all_is_in_force() {
     assert_eq!(words(&free), [("lead", Standing::Free), ("scout", Standing::Free)]);
 
     let told = crew.run(&["pause", "scout", "--reason", "noisy\u{1b}[2J"]).await.well();
-    assert_eq!(told, "scout: takes no new step until `nightcrew resume`\n");
+    assert_eq!(told, "scout: takes no new step until `nightcrew resume scout`\n");
     let paused = standings(&crew).await;
     assert_eq!(words(&paused), [("lead", Standing::Free), ("scout", Standing::Paused)]);
     let Some(Control::Pause(by)) = &paused[1].2 else { panic!("{paused:?}") };

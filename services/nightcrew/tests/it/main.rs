@@ -5,6 +5,7 @@ mod controls;
 mod dead;
 mod doctor;
 mod fixture;
+mod init;
 mod mistakes;
 mod runs;
 mod say;

@@ -84,3 +84,12 @@ async fn a_reader_that_goes_away_is_no_failure() {
     let done = done.await.unwrap();
     assert_eq!((done.status.code(), String::from_utf8(done.stderr).unwrap()), (Some(0), String::new()));
 }
+
+#[test]
+fn a_setting_that_is_none_is_a_mistake_in_the_configuration() {
+    let folder = Folder::new();
+    let output = folder.command(&["up"]).env("NIGHTCREW_LOG_FORMAT", "loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("NIGHTCREW_LOG_FORMAT=\"loud\": expected auto, text or json"), "{said}");
+}

@@ -73,7 +73,8 @@ async fn what_is_said_wakes_an_agent_whose_answer_comes_back_with_its_footer() {
     };
     let (said, (run_id, _, requested)) = tokio::join!(crew.run(&["say", "find", "the", "failing", "test"]), play);
     let text = said.well();
-    assert!(text.starts_with(&format!("lead has it: run {run_id}\n\nIt is in \\u{{1b}}[31mmain.rs.")), "{text:?}");
+    assert!(text.starts_with(&format!("lead has it: run {run_id}\n")), "{text:?}");
+    assert!(text.contains("\n\nIt is in \\u{1b}[31mmain.rs."), "{text:?}");
     assert!(!text.contains('\u{1b}'), "{text:?}");
     // The footer names the agent and the run.
     assert!(text.contains(&run_id.short()) && text.contains("rehearsal"), "{text}");
@@ -115,6 +116,19 @@ async fn who_does_not_wait_gets_the_run_alone() {
     let said = crew.run(&["say", "--no-wait", "--json", "look"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(matches!(said.json(), Spoken::Woken { .. }));
+    bridge.begin_shutdown();
+}
+
+#[tokio::test]
+async fn what_has_to_wait_is_said_with_what_it_waits_for() {
+    let crew = Crew::start().await;
+    let bridge = bridge(&crew).await;
+    let alone = crew.run(&["say", "--no-wait", "look"]).await.well();
+    assert!(alone.contains("no runner is there") && alone.lines().count() == 2, "{alone}");
+    crew.run(&["pause", "scout", "--reason", "lunch\u{1b}[2J"]).await.well();
+    let paused = crew.run(&["say", "--no-wait", "scout", "look"]).await.well();
+    let wanted = "scout is paused by ada (lunch\\u{1b}[2J): it goes on after `nightcrew resume scout`";
+    assert!(paused.contains(wanted), "{paused}");
     bridge.begin_shutdown();
 }
 

@@ -94,7 +94,7 @@ pub(super) fn routes(project: &Project) -> Vec<Examined> {
 fn set(secret: &SecretRef) -> String {
     match secret {
         SecretRef::Env(name) => format!("set {name}"),
-        SecretRef::File(path) => format!("write the key into {}", path.display()),
+        SecretRef::File(path) => format!("write it into {}", path.display()),
     }
 }
 
