@@ -1,24 +1,29 @@
-//! What the demo claims, looked up.
+//! What the demo claims, looked up: a line or more for each of the five promises.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use kit::bus::{Bus, ConnectError};
 use owo_colors::{OwoColorize as _, Stream};
 use schemas::{
     MicroUsd, RunEvent, RunId,
     event::{ResumeCause, ToolOutcome},
-    timeline::Timeline,
 };
 
 use super::{
     crew::Crew,
+    explained,
     journal::{Follower, Seen},
     stage::Stage,
 };
 use crate::person::Line;
 
+/// The promises that are kept by what later stages bring: the demo has nothing to show for them, and says so.
+const LATER: [&str; 2] = ["P4 memory compounds", "P5 work originates"];
+
 /// A claim and whether it holds.
 struct Claim {
+    promise: &'static str,
     text: String,
     shown: bool,
 }
@@ -41,21 +46,64 @@ impl Checks {
     ) -> anyhow::Result<Self> {
         let mut checks = Self { claims: Vec::new(), paid: paid(log) };
         checks.coordination(log);
-        checks.crashes(log);
         checks.room(stage, root, answer, asked).await?;
+        checks.explained(crew, root).await?;
+        checks.crashes(log);
+        checks.boundaries(crew, log).await?;
         checks.repository(stage, log)?;
-        let json = crew.ask(&["timeline", &root.to_string(), "--tree", "--json"]).await?;
-        let timeline: Timeline = serde_json::from_str(&json)?;
-        checks.claim(timeline.is_complete(), "P2 work is observable: the timeline of the tree has no gap");
         Ok(checks)
+    }
+
+    /// What `nightcrew timeline --json` prints of the run, and of its tree.
+    async fn explained(&mut self, crew: &Crew, root: RunId) -> anyhow::Result<()> {
+        let run = root.to_string();
+        let own = explained::read(&crew.ask(&["timeline", &run, "--json"]).await?)?;
+        let tree = explained::read(&crew.ask(&["timeline", &run, "--tree", "--json"]).await?)?;
+        let missing = explained::missing(&tree);
+        let (runs, entries) = explained::size(&tree);
+        let complete = own.is_complete() && tree.is_complete() && missing.is_empty();
+        let mut text = format!(
+            "work is observable: the timeline of {runs} runs has {entries} entries from message to outcome, is as \
+             schemas/json/timeline.schema.json says, and has no gap"
+        );
+        for missing in missing {
+            let _ = write!(text, "\n               {missing}");
+        }
+        self.claim("P2", complete && runs == 3, &text);
+        Ok(())
+    }
+
+    /// Who has no credentials is refused by the servers, and what is not in an agent's scope by the gate.
+    async fn boundaries(&mut self, crew: &Crew, log: &Follower) -> anyhow::Result<()> {
+        let refused =
+            count(log, |seen| matches!(&seen.event, RunEvent::ToolReturned(r) if r.outcome == ToolOutcome::Refused));
+        self.claim(
+            "P3",
+            refused == 1,
+            &format!(
+                "boundaries are enforced: {refused} tool call outside scout's scope was refused, and the log says so"
+            ),
+        );
+        let config = kit::bus::BusConfig { creds: None, ..crew.bus_config()? };
+        let bus = matches!(Bus::connect(&config).await, Err(ConnectError::Unauthorized { .. }));
+        let url = format!("{}/v1/messages", crew.endpoint("proxy_url")?);
+        let answer = reqwest::Client::new().post(url).json(&serde_json::json!({})).send().await;
+        let status = answer.context("budget-proxy does not answer")?.status();
+        self.claim(
+            "P3",
+            bus && status == reqwest::StatusCode::UNAUTHORIZED,
+            "without credentials neither the bus nor a model can be reached",
+        );
+        Ok(())
     }
 
     fn coordination(&mut self, log: &Follower) {
         let handed = count(log, |seen| matches!(seen.event, RunEvent::HandedOff(_)));
         let ended = count(log, |seen| matches!(seen.event, RunEvent::ChildEnded(_)));
         self.claim(
+            "P1",
             handed == 2 && ended == 2,
-            &format!("P1 coordination is real: {handed} handoffs, {ended} results came back, no person in between"),
+            &format!("coordination is real: {handed} handoffs, {ended} results came back, no person in between"),
         );
     }
 
@@ -64,6 +112,7 @@ impl Checks {
             |seen: &Seen| matches!(&seen.event, RunEvent::Resumed(resumed) if resumed.cause == ResumeCause::HolderLost);
         let taken_over = count(log, lost);
         self.claim(
+            "P2",
             taken_over >= 2,
             &format!("killed twice, {taken_over} runs taken over from a lost holder, all ended well"),
         );
@@ -74,6 +123,7 @@ impl Checks {
         let replies = count(log, |seen| matches!(seen.event, RunEvent::ModelReplied(_)));
         let once = calls.values().all(|count| *count == 1) && calls.len() == replies;
         self.claim(
+            "P2",
             once,
             &format!(
                 "{replies} model answers in the journals, {} calls on the wire: each was paid once",
@@ -83,6 +133,7 @@ impl Checks {
         let uncertain =
             count(log, |seen| matches!(&seen.event, RunEvent::ToolReturned(r) if r.outcome == ToolOutcome::Uncertain));
         self.claim(
+            "P2",
             uncertain == 1,
             &format!(
                 "{uncertain} tool call was in flight, was not repeated blindly and was shown to the model as uncertain"
@@ -94,7 +145,11 @@ impl Checks {
         let thread = stage.person.thread(&stage.room, asked).await?;
         let answers = thread.iter().filter(|line| line.sender == stage.bot).count();
         let footer = answer.text.contains(&root.to_string()) || answer.text.contains(&root.short());
-        self.claim(answers == 1 && footer, &format!("{answers} answer in the thread, with the run in its footer"));
+        self.claim(
+            "P1",
+            answers == 1 && footer,
+            &format!("{answers} answer in the thread, with the run in its footer"),
+        );
         Ok(())
     }
 
@@ -105,18 +160,20 @@ impl Checks {
             log.events().iter().find(|seen| seen.agent.as_deref() == Some("coder")).map(|seen| seen.run_id.to_string());
         let signed = coder.is_some_and(|run| trailer.trim() == run);
         self.claim(
+            "P2",
             signed && stage.tests_pass(&branch)?,
             &format!("the tests pass on branch {branch}, whose commit names its run"),
         );
         self.claim(
+            "P3",
             stage.git(&["log", "--oneline", "main"])?.lines().count() == 1,
-            "P3 main was not touched: agents work on branches of their own",
+            "main was not touched: agents work on branches of their own",
         );
         Ok(())
     }
 
-    fn claim(&mut self, shown: bool, text: &str) {
-        self.claims.push(Claim { text: text.to_owned(), shown });
+    fn claim(&mut self, promise: &'static str, shown: bool, text: &str) {
+        self.claims.push(Claim { promise, text: text.to_owned(), shown });
     }
 
     /// What was paid, by agent.
@@ -124,17 +181,21 @@ impl Checks {
         self.paid.clone()
     }
 
-    /// A line a claim.
+    /// A line a claim, in the order of the promises.
     pub(crate) fn report(&self) -> String {
+        let mut claims: Vec<&Claim> = self.claims.iter().collect();
+        claims.sort_by_key(|claim| claim.promise);
         let mut report = String::new();
-        for claim in &self.claims {
-            let mark = if claim.shown { "shown    " } else { "NOT SHOWN" };
-            let mark = if claim.shown {
-                mark.if_supports_color(Stream::Stdout, |mark| mark.green()).to_string()
+        for Claim { promise, text, shown } in claims {
+            let mark = if *shown {
+                "shown    ".if_supports_color(Stream::Stdout, |mark| mark.green()).to_string()
             } else {
-                mark.if_supports_color(Stream::Stdout, |mark| mark.red()).to_string()
+                "NOT SHOWN".if_supports_color(Stream::Stdout, |mark| mark.red()).to_string()
             };
-            let _ = writeln!(report, "{mark}  {}", claim.text);
+            let _ = writeln!(report, "{mark}  {promise} {text}");
+        }
+        for promise in LATER {
+            let _ = writeln!(report, "later      {promise}: not built yet, see docs/maturity.md");
         }
         report
     }
@@ -164,10 +225,15 @@ fn paid(log: &Follower) -> String {
         entry.2 += call.usage.output_tokens;
         entry.3 += call.cost.unwrap_or_default();
     }
+    let total = by_agent
+        .values()
+        .fold((0, 0, 0, MicroUsd::default()), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2, sum.3 + one.3));
+    by_agent.insert("together".to_owned(), total);
     let mut text =
         String::from("agent     calls    input   output  price of the model that the rehearsal stands in for\n");
     for (agent, (calls, input, output, cost)) in by_agent {
         let _ = writeln!(text, "{agent:<8} {calls:>6} {input:>8} {output:>8}  {cost}");
     }
+    text.push_str("Nothing was paid: every answer came from the rehearsal model.\n");
     text
 }

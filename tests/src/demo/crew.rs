@@ -3,8 +3,12 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, ensure};
+use kit::{
+    bus::BusConfig,
+    identity::{Identity, Service},
+};
 use rustix::process::{Pid, Signal, kill_process};
-use schemas::RunId;
+use schemas::{ProjectId, RunId};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -81,18 +85,31 @@ impl Crew {
     }
 
     /// How to look around.
-    pub(crate) fn hints(&self) -> String {
-        let project = self.project.display();
+    pub(crate) fn hints(&self, run: RunId) -> String {
+        let nightcrew = format!("{} -C {}", self.program.display(), self.project.display());
         format!(
-            "Look around with\n  export NIGHTCREW_STATE_DIR={}\n  {} -C {project} runs",
+            "Look around in another terminal:\n  export NIGHTCREW_STATE_DIR={}\n  {nightcrew} runs\n  \
+             {nightcrew} timeline {run} --tree\n  {nightcrew} say lead \"what have you learnt?\"",
             self.state.display(),
-            self.program.display()
         )
     }
 
-    /// Where the crew's state is.
-    pub(crate) fn state(&self) -> &std::path::Path {
-        &self.state
+    /// An address that the crew wrote down, such as `nats_url`.
+    pub(crate) fn endpoint(&self, name: &str) -> anyhow::Result<String> {
+        let endpoints = std::fs::read(self.state.join("endpoints.json")).context("the crew wrote where it is")?;
+        let endpoints: serde_json::Value = serde_json::from_slice(&endpoints)?;
+        Ok(endpoints[name].as_str().with_context(|| format!("the crew has no {name}"))?.to_owned())
+    }
+
+    /// The way to its bus, as the command line.
+    pub(crate) fn bus_config(&self) -> anyhow::Result<BusConfig> {
+        let identity = Identity::open(&self.project.join(".nightcrew/identity"))?;
+        Ok(BusConfig {
+            urls: vec![self.endpoint("nats_url")?],
+            creds: Some(identity.creds_file(Service::Nightcrew)),
+            service: Service::Nightcrew.name().to_owned(),
+            project: ProjectId::try_new("demo")?,
+        })
     }
 
     /// Ends everything in order.

@@ -3,13 +3,10 @@
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures::StreamExt as _;
-use kit::{
-    bus::{Bus, BusConfig},
-    identity::{Identity, Service, reader_name},
-};
-use schemas::{Decision, ProjectId, RunEvent, RunId, Signal, Subject, call::ModelCall};
+use kit::{bus::Bus, identity::reader_name};
+use schemas::{Decision, RunEvent, RunId, Signal, Subject, call::ModelCall};
 
-use super::{PATIENCE, crew::Crew, stage::Stage};
+use super::{PATIENCE, crew::Crew};
 
 /// An event of a run.
 #[derive(Debug, Clone)]
@@ -17,6 +14,13 @@ pub(crate) struct Seen {
     pub(crate) run_id: RunId,
     pub(crate) agent: Option<String>,
     pub(crate) event: RunEvent,
+}
+
+impl Seen {
+    /// Whether it is of a run of this agent.
+    pub(crate) fn is_of(&self, agent: &str) -> bool {
+        self.agent.as_deref() == Some(agent)
+    }
 }
 
 /// Follows the log and remembers what it saw.
@@ -30,17 +34,8 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Follows from the log's first message.
-    pub(crate) async fn start(stage: &Stage, crew: &Crew) -> anyhow::Result<Self> {
-        let identity = Identity::open(&stage.project().join(".nightcrew/identity"))?;
-        let endpoints = std::fs::read(crew.state().join("endpoints.json")).context("the crew wrote where it is")?;
-        let endpoints: serde_json::Value = serde_json::from_slice(&endpoints)?;
-        let config = BusConfig {
-            urls: vec![endpoints["nats_url"].as_str().unwrap_or_default().to_owned()],
-            creds: Some(identity.creds_file(Service::Nightcrew)),
-            service: Service::Nightcrew.name().to_owned(),
-            project: ProjectId::try_new("demo")?,
-        };
-        let bus = Bus::connect(&config).await?;
+    pub(crate) async fn start(crew: &Crew) -> anyhow::Result<Self> {
+        let bus = Bus::connect(&crew.bus_config()?).await?;
         let stream = bus.jetstream().get_stream_no_info(kit::journal::STREAM).await?;
         let consumer = stream
             .create_consumer(OrderedConfig { name: Some(reader_name(bus.service())), ..OrderedConfig::default() })

@@ -14,6 +14,9 @@ const ASKED: &str = "Could you find and fix the failing test, please?";
 /// What the runner tells of a call that it lost.
 const UNCERTAIN: &str = "The runner was lost while this call ran. It is uncertain whether it took effect.";
 
+/// What the runner tells of a call that is not in the agent's scope.
+const REFUSED: &str = "You may not call \"write\": it is not in your scope.";
+
 /// More steps than any agent of the demo takes.
 const MOST_STEPS: usize = 12;
 
@@ -74,6 +77,9 @@ impl Play {
         if tool == "handoff" {
             let (to, task) = (arguments["agent"].as_str().unwrap(), arguments["task"].as_str().unwrap());
             return (Box::pin(self.agent(to, task)).await, false);
+        }
+        if (agent, tool) == ("scout", "write") {
+            return (REFUSED.to_owned(), true);
         }
         if agent == "coder"
             && let Some(lost) = self.lost.take_if(|lost| lost.tool == tool)
