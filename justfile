@@ -37,6 +37,11 @@ up *ARGS:
     cargo build --release --bin nightcrew
     @tests/tools/with nats-server bubblewrap -- tests/tools/run-copy release nightcrew -- up "$@"
 
+# Put `nightcrew` beside cargo, for other terminals and projects of your own
+install:
+    cargo build --release --bin nightcrew
+    install -D -m 755 "$CARGO_TARGET_DIR/release/nightcrew" "${CARGO_HOME:-$HOME/.cargo}/bin/nightcrew"
+
 # Remove all that ./justw keeps for every clone: tools, cargo's target folder, copies of binaries
 clean:
     @tests/tools/clean

@@ -269,3 +269,30 @@ fn documents_name_recipes_that_exist() {
         .collect();
     assert_none("a document names only recipes that exist", &breaches);
 }
+
+/// What stands between backticks and may be the name of a test.
+fn named_tests(text: &str) -> BTreeSet<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|name| name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+        .collect()
+}
+
+#[test]
+fn what_is_shown_is_shown_by_a_test_that_exists() {
+    let page = fs::read_to_string(root().join("docs/maturity.md")).expect("a page");
+    let sources = sources();
+    let is_test = |name: &&str| {
+        let wanted = format!("fn {name}(");
+        sources.iter().any(|source| source.code().any(|(_, line)| line.contains(&wanted)))
+    };
+    let named: BTreeSet<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .filter_map(|line| line.split(" | ").nth(3))
+        .flat_map(named_tests)
+        .collect();
+    assert!(named.len() > 20, "the names were not found");
+    let breaches: Vec<String> = named.iter().filter(|name| !is_test(name)).map(ToString::to_string).collect();
+    assert_none("docs/maturity.md names only tests that exist", &breaches);
+}
