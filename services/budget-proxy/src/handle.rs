@@ -116,7 +116,7 @@ impl Proxy {
         let idempotency_key = idempotency_key(&parts.headers)?;
         let request = Request::parse(api, body).map_err(|error| Refusal::invalid(chain(&error)))?;
         let version = parts.headers.get(ANTHROPIC_VERSION);
-        let ready = self.upstreams.prepare(api, &request, version)?;
+        let ready = self.upstreams.prepare(api, &claims.agent, &request, version)?;
         let named = idempotency_key.is_some();
         let idempotency_key = idempotency_key.unwrap_or_else(|| clock::uuid7().to_string());
         let boarding = Boarding {

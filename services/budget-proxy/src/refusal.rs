@@ -16,6 +16,8 @@ pub enum Kind {
     Invalid,
     /// The bearer is missing or not good.
     Unauthorized,
+    /// The bearer is good, and its agent's scope does not have this.
+    Forbidden,
     /// There is no such route or path.
     NotFound,
     /// The path takes another method.
@@ -53,6 +55,7 @@ impl Kind {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -69,6 +72,7 @@ impl Kind {
         match self {
             Self::Invalid | Self::Method => "invalid_request_error",
             Self::Unauthorized => "authentication_error",
+            Self::Forbidden => "permission_error",
             Self::NotFound => "not_found_error",
             Self::TooLarge => "request_too_large",
             Self::TooMany => "rate_limit_error",
@@ -82,6 +86,7 @@ impl Kind {
         match self {
             Self::Invalid | Self::TooLarge | Self::Method => ("invalid_request_error", None),
             Self::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
+            Self::Forbidden => ("insufficient_permissions", None),
             Self::NotFound => ("invalid_request_error", Some("model_not_found")),
             Self::TooMany => ("requests", Some("rate_limit_exceeded")),
             Self::Internal | Self::BadUpstream | Self::Unavailable | Self::Timeout => ("server_error", None),

@@ -10,6 +10,7 @@ use kit::{
     crew::{Crew, EffectiveError, Provider, Upstream},
 };
 use reqwest::{RequestBuilder, redirect};
+use schemas::AgentName;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
@@ -104,8 +105,16 @@ impl Upstreams {
         Ok(Self { near: client().no_proxy().build()?, far: client().build()?, crew, rehearsal_url })
     }
 
-    /// The request for its route: the client's body with the provider's model, under the provider's key.
-    pub fn prepare(&self, api: Api, request: &Request, version: Option<&HeaderValue>) -> Result<Ready, Refusal> {
+    /// The request for its route: the client's body with the provider's model, under the provider's key. The route must
+    /// be one of the agent's.
+    pub fn prepare(
+        &self,
+        api: Api,
+        agent: &AgentName,
+        request: &Request,
+        version: Option<&HeaderValue>,
+    ) -> Result<Ready, Refusal> {
+        self.allow(agent, &request.route)?;
         let target = self.target(api, &request.route)?;
         let client = if target.rehearsal || is_near(&target.base_url) { &self.near } else { &self.far };
         let sent = client
@@ -120,6 +129,17 @@ impl Upstreams {
             rehearsal: target.rehearsal,
             key: target.key,
         })
+    }
+
+    /// Whether the agent's scope has the route. That there is no such route is told apart, where it is looked up.
+    fn allow(&self, agent: &AgentName, route: &str) -> Result<(), Refusal> {
+        let models = self.crew.agent(agent).map(|agent| &agent.capabilities.models);
+        let has = models.is_some_and(|models| models.iter().any(|model| model == route));
+        if has || !self.crew.models.routes.contains_key(route) {
+            return Ok(());
+        }
+        let message = format!("model route {route:?} is not in the scope of agent {agent}: see its capabilities.yaml");
+        Err(Refusal::new(Kind::Forbidden, message))
     }
 
     fn target(&self, api: Api, route: &str) -> Result<Target, Refusal> {

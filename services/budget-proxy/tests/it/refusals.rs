@@ -35,6 +35,7 @@ async fn bad_requests_are_refused_with_their_reason_and_go_nowhere() {
             (with(api, "model", json!(7)), 400, "names no model"),
             (with(api, "stream", json!("yes")), 400, "`stream`"),
             (with(api, "model", json!("opus")), 404, "\"opus\""),
+            (with(api, "model", json!("foreign")), 403, "scope of agent coder"),
             (b"{\"model\": \"claude\", \"model\": \"gpt\"}".to_vec(), 400, "duplicate field"),
         ] {
             let message = refused(&caller, api, body, status).await;

@@ -42,7 +42,7 @@ limits: {max_steps: 10, max_handoff_depth: 1, max_handoffs: 1, max_repeats: 2, d
 const CAPABILITIES: &str = "
 harness: native
 lifecycle: resident
-models: [claude, gpt]
+models: [MODELS]
 tools: [read]
 rooms: [terminal]
 repositories: []
@@ -53,6 +53,7 @@ const REHEARSED: &str = "
 routes:
   claude: {provider: anthropic, model: claude-test, context_window: 200000, max_output_tokens: 3000, key_env: NIGHTCREW_NO_SUCH_KEY}
   gpt: {provider: openai, model: gpt-test, context_window: 200000, max_output_tokens: 3000, key_env: NIGHTCREW_NO_SUCH_KEY}
+  foreign: {provider: openai, model: gpt-test, context_window: 200000, max_output_tokens: 3000, key_env: NIGHTCREW_NO_SUCH_KEY}
 ";
 
 const PRICES: &str = "
@@ -260,11 +261,14 @@ async fn issue(bus: &TestBus) -> Context {
 
 fn crew(folder: &Path, routes: &str) -> Arc<Crew> {
     let models = format!("{REHEARSED}{routes}{PRICES}");
+    // All but `foreign`.
+    let own = routes.lines().filter_map(|line| Some(line.trim().split_once(':')?.0));
+    let granted = ["claude", "gpt"].into_iter().chain(own).collect::<Vec<_>>().join(", ");
     let crew = Crew::assemble(folder, |path| match path {
         "team.yaml" => Ok(TEAM.to_owned()),
         "models.yaml" => Ok(models.clone()),
         "agents/coder/persona.md" => Ok("You code.".to_owned()),
-        "agents/coder/capabilities.yaml" => Ok(CAPABILITIES.to_owned()),
+        "agents/coder/capabilities.yaml" => Ok(CAPABILITIES.replace("MODELS", &granted)),
         _ => Err(ReadError::Io(std::io::ErrorKind::NotFound.into())),
     });
     Arc::new(crew.unwrap())
