@@ -12,6 +12,10 @@ pub struct Config {
 /// How long the proxy waits for whom. Tests have less of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
+    /// For the next bytes of a request: what is not there yet takes room from others.
+    pub request_next: Duration,
+    /// For all of a request.
+    pub request_all: Duration,
     /// For the first byte of an answer that is streamed.
     pub first_byte: Duration,
     /// For the first byte of an answer that is sent whole, which is written before anything of it is sent.
@@ -31,6 +35,9 @@ pub struct Patience {
 impl Patience {
     /// What is shipped.
     pub const SHIPPED: Self = Self {
+        // Callers have their requests ready, and the largest takes seconds on a slow network.
+        request_next: Duration::from_secs(10),
+        request_all: Duration::from_mins(1),
         // Providers send pings every few seconds; a model that thinks before it begins takes a minute or two.
         first_byte: Duration::from_mins(3),
         // What the providers' own SDKs wait.

@@ -11,9 +11,15 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
-use crate::refusal::{Kind, Refusal};
+use crate::{
+    config::Patience,
+    refusal::{Kind, Refusal},
+};
 
 /// Largest request: what the Messages API takes.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024 * 1024;
@@ -35,15 +41,18 @@ const RESERVED_AT_ONCE: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Intake {
     room: Arc<Semaphore>,
-}
-
-impl Default for Intake {
-    fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(ROOM_KIB)) }
-    }
+    /// For the next bytes of a request.
+    next: Duration,
+    /// For all of a request.
+    all: Duration,
 }
 
 impl Intake {
+    /// All of the room, and `patience` for what takes it.
+    pub fn new(patience: &Patience) -> Self {
+        Self { room: Arc::new(Semaphore::new(ROOM_KIB)), next: patience.request_next, all: patience.request_all }
+    }
+
     /// The whole body, and the room that it takes.
     pub async fn take(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let announced = announced(headers);
@@ -59,8 +68,8 @@ impl Intake {
             return Err(Refusal::unavailable("too many large requests at once"));
         };
         let mut taken = Vec::with_capacity(announced.unwrap_or(0).min(RESERVED_AT_ONCE));
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|_| Refusal::invalid("the body broke off"))?;
+        let deadline = Instant::now() + self.all;
+        while let Some(chunk) = self.next(&mut body, deadline).await? {
             if taken.len() + chunk.len() > MAX_REQUEST_BYTES {
                 drop(taken);
                 drop_rest(&mut body).await;
@@ -69,6 +78,14 @@ impl Intake {
             taken.extend_from_slice(&chunk);
         }
         Ok((taken.into(), room))
+    }
+
+    async fn next(&self, body: &mut BodyDataStream, deadline: Instant) -> Result<Option<Bytes>, Refusal> {
+        let soonest = deadline.min(Instant::now() + self.next);
+        match timeout_at(soonest, body.next()).await {
+            Ok(chunk) => chunk.transpose().map_err(|_| Refusal::invalid("the body broke off")),
+            Err(_) => Err(Refusal::new(Kind::TooSlow, "the body did not come in time")),
+        }
     }
 }
 

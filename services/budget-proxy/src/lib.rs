@@ -92,7 +92,7 @@ pub async fn run_with(patience: Patience, config: Config, deps: Deps, context: C
     };
     let gate = Gate::new(keys, epochs.clone(), patience.epoch, patience.bus);
     let flights = Flights::new(&bus, crew, epochs, replies, patience, context.clone());
-    let proxy = Arc::new(Proxy { gate, intake: Intake::default(), upstreams, flights });
+    let proxy = Arc::new(Proxy { gate, intake: Intake::new(&patience), upstreams, flights });
     let router = handle::router(proxy).merge(kit::service::router(context.health.clone()));
     context.ready();
     http::serve(listener, router, context.shutdown.clone()).await;

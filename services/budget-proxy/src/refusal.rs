@@ -24,6 +24,8 @@ pub enum Kind {
     Method,
     /// The request is too large.
     TooLarge,
+    /// The request does not come in time.
+    TooSlow,
     /// The run has too much under way.
     TooMany,
     /// The proxy failed.
@@ -59,6 +61,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadUpstream => StatusCode::BAD_GATEWAY,
@@ -77,14 +80,14 @@ impl Kind {
             Self::TooLarge => "request_too_large",
             Self::TooMany => "rate_limit_error",
             Self::Internal | Self::BadUpstream | Self::Unavailable => "api_error",
-            Self::Timeout => "timeout_error",
+            Self::TooSlow | Self::Timeout => "timeout_error",
         }
     }
 
     /// The error's type and code as the Chat Completions API names them.
     const fn openai(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Invalid | Self::TooLarge | Self::Method => ("invalid_request_error", None),
+            Self::Invalid | Self::TooLarge | Self::TooSlow | Self::Method => ("invalid_request_error", None),
             Self::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
             Self::Forbidden => ("insufficient_permissions", None),
             Self::NotFound => ("invalid_request_error", Some("model_not_found")),

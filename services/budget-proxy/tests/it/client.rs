@@ -87,19 +87,24 @@ impl Caller {
 }
 
 impl Caller {
-    /// Asks for a stream, hears until `text` has come, and hangs up. Returns once the proxy has noticed.
-    pub(crate) async fn ask_and_leave(&self, api: Api, key: &str, question: &str, text: &str) {
+    /// Sends a head that announces a body of `length` bytes, and as much of it as is given.
+    pub(crate) async fn begin(&self, api: Api, key: &str, length: usize, body: &str) -> TcpStream {
         let address = self.url.trim_start_matches("http://");
-        let body = self::question(api, question, true).to_string();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nidempotency-key: {key}\r\n\
-             content-length: {}\r\n\r\n{body}",
+             content-length: {length}\r\n\r\n{body}",
             api.path(),
             self.bearer,
-            body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Asks for a stream, hears until `text` has come, and hangs up. Returns once the proxy has noticed.
+    pub(crate) async fn ask_and_leave(&self, api: Api, key: &str, question: &str, text: &str) {
+        let body = self::question(api, question, true).to_string();
+        let mut stream = self.begin(api, key, body.len(), &body).await;
         let mut heard = Vec::new();
         while !heard.windows(text.len()).any(|found| found == text.as_bytes()) {
             let read = soon("more of the answer", stream.read_buf(&mut heard)).await;

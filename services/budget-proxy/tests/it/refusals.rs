@@ -1,9 +1,13 @@
 //! What is refused, in the words of the API, before anything is forwarded.
 
+use std::time::Duration;
+
+use budget_proxy::Patience;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::client::{Api, BOTH, Caller, hear, json_of, question, refusal};
-use crate::stage::{Stage, soon};
+use crate::stage::{Setting, Stage, soon};
 
 const RULES: &str = "
   - name: any
@@ -83,6 +87,27 @@ async fn a_large_request_passes() {
     assert_eq!(response.status(), 200);
     hear(response).await;
     assert_eq!(u64::from(stage.asked()[0].input_tokens), stage.record(run.id).await.usage.input_tokens);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_in_time_is_refused_and_keeps_no_room() {
+    let (soon_over, long) = (Duration::from_millis(200), Duration::from_mins(5));
+    let short_pause = Patience { request_next: soon_over, request_all: long, ..Patience::SHIPPED };
+    let short_in_all = Patience { request_next: long, request_all: soon_over, ..Patience::SHIPPED };
+    for patience in [short_pause, short_in_all] {
+        let setting = Setting { patience: Some(patience), ..Setting::default() };
+        let stage = Stage::with(RULES, setting).await;
+        let (_run, caller) = stage.caller().await;
+        // Together they take all the room that there is.
+        let begun = (0..8).map(|_| caller.begin(Api::OpenAi, "k", budget_proxy::intake::MAX_REQUEST_BYTES, "{"));
+        for mut stream in futures::future::join_all(begun).await {
+            let mut told = String::new();
+            soon("a refusal", stream.read_to_string(&mut told)).await.unwrap();
+            assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("did not come in time"), "{told}");
+        }
+        assert_eq!(caller.ask(Api::OpenAi, "k", "hi", false).await.status(), 200);
+        assert_eq!(stage.asked().len(), 1);
+    }
 }
 
 #[tokio::test]
