@@ -108,8 +108,13 @@ pub struct Replies {
 impl Replies {
     /// Opens the bucket; `patience` is for its answers.
     pub async fn open(bus: &Bus, patience: Duration) -> Result<Self, ReplyError> {
-        let bucket = bus.jetstream().get_key_value(BUCKET).await;
-        Ok(Self { bus: bus.clone(), bucket: bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?, patience })
+        let mut bucket = bus.jetstream().get_key_value(BUCKET).await;
+        if bucket.is_err() {
+            restore(bus).await;
+            bucket = bus.jetstream().get_key_value(BUCKET).await;
+        }
+        let bucket = bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?;
+        Ok(Self { bus: bus.clone(), bucket, patience })
     }
 
     /// The reply kept under `key`.
@@ -151,18 +156,18 @@ impl Replies {
                         "the reply can not be kept: a repeat would be paid again"
                     );
                 }
-                self.restore().await;
+                restore(&self.bus).await;
             }
             tracing::debug!(error = %chain(&error), "the reply is not kept yet");
             tokio::time::sleep(RETRY).await;
         }
     }
+}
 
-    /// Makes the bucket anew if it is lost; one that is full stays as it is.
-    async fn restore(&self) {
-        if let Err(error) = streams::restore_replies(&self.bus).await {
-            tracing::warn!(error = %chain(&error), "the bucket of kept replies can not be looked after");
-        }
+/// Makes the bucket anew if it is lost; one that is full stays as it is.
+async fn restore(bus: &Bus) {
+    if let Err(error) = streams::restore_replies(bus).await {
+        tracing::warn!(error = %chain(&error), "the bucket of kept replies can not be looked after");
     }
 }
 

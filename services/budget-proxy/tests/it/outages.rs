@@ -126,3 +126,17 @@ async fn what_became_over_while_the_bus_was_gone_is_cut_when_it_is_back() {
     run.resume().await;
     assert!(!soon("the cut", hearing.rest()).await.whole);
 }
+
+#[tokio::test]
+async fn a_proxy_that_starts_after_the_bucket_was_lost_has_one_again() {
+    let stage = &mut impatient().await;
+    let (_run, caller) = stage.caller().await;
+    stage.proxy.kill();
+    stage.bus.server().restart().await.unwrap();
+    stage.start_proxy().await;
+    let caller = caller.at(&stage.proxy.url);
+    recovered(stage, &caller).await;
+    hear(caller.ask(Api::OpenAi, "k", "plain", true).await).await;
+    let again = caller.ask(Api::OpenAi, "k", "plain", true).await;
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+}
