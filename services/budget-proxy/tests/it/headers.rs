@@ -7,7 +7,7 @@ use kit::telemetry::{self, Output, TelemetryConfig};
 use serde_json::json;
 
 use crate::client::{Api, BOTH, Caller, hear, question, refusal};
-use crate::provider::Provider;
+use crate::provider::{Provider, route_to};
 use crate::stage::{Setting, Stage};
 
 const RULES: &str = "
@@ -196,4 +196,38 @@ async fn neither_keys_nor_bearers_are_logged() {
         let line = logged.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);
     }
+}
+
+/// Set in the process that has a proxy in its environment.
+const PROXIED: &str = "NIGHTCREW_TEST_PROXIED";
+
+#[tokio::test]
+async fn the_environments_proxy_is_for_far_providers_only() {
+    if std::env::var_os(PROXIED).is_none() {
+        // The environment is read at the start of a process, so this one starts itself anew.
+        let gateway = Provider::saying("200 OK", "content-type: application/json\r\n", "{\"choices\":[]}").await;
+        let own = std::env::current_exe().unwrap();
+        let mut child = tokio::process::Command::new(own);
+        child.args(["--exact", "headers::the_environments_proxy_is_for_far_providers_only"]).env(PROXIED, "yes");
+        for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            child.env(name, &gateway.url);
+        }
+        let done = child.env_remove("NO_PROXY").env_remove("no_proxy").output().await.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        let passed: Vec<String> = gateway.sent().into_iter().map(|sent| sent.line).collect();
+        assert_eq!(passed, ["POST http://provider.example/v1/chat/completions HTTP/1.1"]);
+        return;
+    }
+    let near = telling().await;
+    let far = route_to("http://provider.example/v1", "far", "openai", "");
+    let routes = [far, near.route("near", "openai", "")].concat();
+    let stage = Stage::with(RULES, Setting { routes, ..Setting::default() }).await;
+    let (_run, caller) = stage.caller().await;
+    for route in ["far", "near", "gpt"] {
+        let mut body = question(Api::OpenAi, "x", false);
+        body["model"] = json!(route);
+        let answer = caller.call(Api::OpenAi, route, &body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{route}");
+    }
+    assert_eq!((near.sent().len(), stage.asked().len()), (1, 1));
 }

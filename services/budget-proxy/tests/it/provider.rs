@@ -63,12 +63,16 @@ impl Provider {
 
     /// A route that leads here, in the words of `models.yaml`.
     pub(crate) fn route(&self, name: &str, provider: &str, key: &str) -> String {
-        format!(
-            "  {name}: {{provider: {provider}, base_url: '{}', model: upstream-model, context_window: 1000, \
-             max_output_tokens: 500, unpriced: true{key}}}\n",
-            self.url
-        )
+        route_to(&self.url, name, provider, key)
     }
+}
+
+/// A route that leads to `base_url`, in the words of `models.yaml`.
+pub(crate) fn route_to(base_url: &str, name: &str, provider: &str, key: &str) -> String {
+    format!(
+        "  {name}: {{provider: {provider}, base_url: '{base_url}', model: upstream-model, context_window: 1000, \
+         max_output_tokens: 500, unpriced: true{key}}}\n"
+    )
 }
 
 /// The head of a streamed answer, whose end is the connection's.
