@@ -101,6 +101,11 @@ impl Upstreams {
                 .tcp_nodelay(true)
                 // A redirect would carry the key to wherever it points.
                 .redirect(redirect::Policy::none())
+                // What comes is passed on as it came. Other crates of the workspace turn these on for everybody.
+                .no_gzip()
+                .no_brotli()
+                .no_deflate()
+                .no_zstd()
         };
         Ok(Self { near: client().no_proxy().build()?, far: client().build()?, crew, rehearsal_url })
     }
