@@ -62,9 +62,9 @@ pub struct ModelCall {
 pub enum CallOutcome {
     /// Answered to its end.
     Completed,
-    /// The upstream refused or failed before it answered.
+    /// The upstream refused, or gave nothing that could be passed on.
     UpstreamError,
-    /// The upstream broke off.
+    /// The upstream broke off an answer that was being passed on.
     UpstreamCut,
     /// The caller hung up; the upstream's answer was still read to its end and kept.
     CallerGone,

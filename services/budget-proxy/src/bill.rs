@@ -111,11 +111,18 @@ fn refused(seen: &Seen) -> bool {
     seen.status.is_some_and(|status| !(200..300).contains(&status))
 }
 
+/// Whether the caller was told the beginning of an answer, and not an error in its place.
+fn begun(seen: &Seen) -> bool {
+    seen.streamed_bytes.is_some_and(|bytes| bytes > 0)
+}
+
+/// What gave nothing to be passed on has failed, whatever of it came before its connection was gone: in what order bytes,
+/// their end and a reset are seen is chance. What breaks off later was cut.
 fn outcome(seen: &Seen) -> CallOutcome {
     match seen.end {
         Err(Failure::RunEnded | Failure::Ending) => CallOutcome::ProxyCut,
-        _ if refused(seen) || seen.status.is_none() => CallOutcome::UpstreamError,
-        Err(Failure::Garbage) => CallOutcome::UpstreamError,
+        _ if refused(seen) => CallOutcome::UpstreamError,
+        Err(_) if !begun(seen) => CallOutcome::UpstreamError,
         Err(_) => CallOutcome::UpstreamCut,
         Ok(()) if seen.metered.verdict != Verdict::Complete => CallOutcome::UpstreamCut,
         Ok(()) if seen.heard => CallOutcome::Completed,
@@ -197,12 +204,22 @@ mod tests {
         assert_eq!(outcome(|_| ()), CallOutcome::Completed);
         assert_eq!(outcome(|seen| seen.heard = false), CallOutcome::CallerGone);
         assert_eq!(outcome(|seen| seen.status = Some(529)), CallOutcome::UpstreamError);
-        assert_eq!(outcome(|seen| seen.end = Err(Failure::Cut)), CallOutcome::UpstreamCut);
-        assert_eq!(outcome(|seen| seen.end = Err(Failure::Garbage)), CallOutcome::UpstreamError);
         assert_eq!(outcome(|seen| seen.end = Err(Failure::RunEnded)), CallOutcome::ProxyCut);
         assert_eq!(outcome(|seen| seen.metered.verdict = Verdict::Error), CallOutcome::UpstreamCut);
-        let silent = outcome(|seen| (seen.status, seen.end) = (None, Err(Failure::Stalled)));
-        assert_eq!(silent, CallOutcome::UpstreamError);
+    }
+
+    #[test]
+    fn what_gave_no_answer_has_one_outcome_however_it_failed() {
+        for failure in [Failure::Cut, Failure::Garbage, Failure::Stalled, Failure::TooLarge] {
+            for status in [None, Some(200), Some(500)] {
+                for streamed_bytes in [None, Some(0)] {
+                    let seen = Seen { status, streamed_bytes, end: Err(failure), ..seen() };
+                    assert_eq!(super::outcome(&seen), CallOutcome::UpstreamError, "{seen:?}");
+                }
+            }
+            let begun = Seen { end: Err(failure), ..seen() };
+            assert_eq!(super::outcome(&begun), CallOutcome::UpstreamCut, "{begun:?}");
+        }
     }
 
     #[test]

@@ -172,7 +172,7 @@ async fn a_provider_that_is_silent_is_given_up() {
             let answer = ask_nth(&caller, n, api, stream).await;
             assert!(refusal(api, answer, 504).await.contains("silent"));
             let record = stage.record(run.id).await;
-            assert_eq!(record.status, status);
+            assert_eq!((record.status, record.outcome), (status, CallOutcome::UpstreamError));
             assert!(record.usage_estimated, "it may have worked");
             assert!(record.usage.total() > 1000, "{record:#?}");
         }
@@ -212,6 +212,30 @@ async fn what_is_no_answer_is_an_error_of_the_api() {
             let (run, caller) = stage.caller().await;
             refusal(api, ask_nth(&caller, n, api, stream).await, 502).await;
             assert_eq!(stage.record(run.id).await.outcome, CallOutcome::UpstreamError, "{n} {api:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_before_any_of_it_is_told_is_none() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"type\": \"mess";
+    let (half, head) = (half.as_bytes().to_vec(), stream_head());
+    let providers = [
+        Provider::answering(vec![Act::Send(half.clone())]).await,
+        Provider::answering(vec![Act::Send(half), Act::Reset]).await,
+        Provider::answering(vec![Act::Send(head.clone())]).await,
+        Provider::answering(vec![Act::Send(head), Act::Reset]).await,
+        Provider::answering(vec![Act::Reset]).await,
+    ];
+    let stage = stage(&providers).await;
+    for n in 0..providers.len() {
+        for (api, stream) in [(Api::Anthropic, true), (Api::OpenAi, false)] {
+            let (run, caller) = stage.caller().await;
+            let message = refusal(api, ask_nth(&caller, n, api, stream).await, 502).await;
+            assert!(message.contains("broke off"), "{n} {api:?}: {message}");
+            let record = stage.record(run.id).await;
+            assert_eq!(record.outcome, CallOutcome::UpstreamError, "{n} {api:?}");
+            assert!(record.usage_estimated, "it may have worked");
         }
     }
 }

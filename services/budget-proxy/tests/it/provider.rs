@@ -15,6 +15,8 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Says nothing any more.
     Hang,
+    /// Throws the connection away, with all that has not arrived.
+    Reset,
 }
 
 /// A request as it came.
@@ -102,6 +104,7 @@ async fn serve(mut stream: TcpStream, acts: Vec<Act>, seen: Arc<Mutex<Vec<Sent>>
                 }
             }
             Act::Hang => std::future::pending::<()>().await,
+            Act::Reset => return drop(stream.set_zero_linger()),
         }
     }
     let _ = stream.shutdown().await;

@@ -109,7 +109,7 @@ async fn each_end_is_on_record_as_what_it_was() {
     let stage = Stage::playing(RULES).await;
     let cases = [
         ("cut", true, Some(200), CallOutcome::UpstreamCut, true),
-        ("cut", false, Some(200), CallOutcome::UpstreamCut, true),
+        ("cut", false, Some(200), CallOutcome::UpstreamError, true),
         ("error", true, Some(200), CallOutcome::UpstreamCut, true),
         ("refused", true, Some(429), CallOutcome::UpstreamError, false),
         ("garbage", false, Some(200), CallOutcome::UpstreamError, true),
