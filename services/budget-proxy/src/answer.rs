@@ -9,13 +9,14 @@ use std::{future::Future, pin::Pin, time::Duration};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use bytes::Bytes;
 use kit::class::chain;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use crate::{
     config::Patience,
     failure::Failure,
     meter::{self, Metered, StreamMeter, Verdict},
+    redact::Redactor,
     tape::{Head, Writer},
     upstream::{Api, Ready},
 };
@@ -137,10 +138,11 @@ impl Fetch<'_> {
         if is_encoded(response.headers()) {
             return Err(Failure::Garbage);
         }
+        let redactor = Redactor::new(ready.key.as_ref().map(ExposeSecret::expose_secret));
         if self.streamed && status.is_success() && is_event_stream(response.headers()) {
-            self.stream(response, head, deadline).await
+            self.stream(response, head, deadline, redactor).await
         } else {
-            self.whole(response, head, deadline, ready.key.as_ref()).await
+            self.whole(response, head, deadline, redactor).await
         }
     }
 
@@ -150,23 +152,27 @@ impl Fetch<'_> {
         mut response: reqwest::Response,
         head: Head,
         first_byte: Instant,
+        mut redactor: Redactor,
     ) -> Result<(), Failure> {
         let mut meter = StreamMeter::new(self.api);
         let mut head = Some(head);
         let mut deadline = first_byte;
+        let mut came = 0;
         let end = loop {
             let complete = meter.verdict() == Verdict::Complete;
-            match self.chunk(&mut response, self.tape.len(), deadline).await {
+            match self.chunk(&mut response, came, deadline).await {
                 Ok(Some(bytes)) => {
+                    came += bytes.len();
                     meter.feed(&bytes);
+                    let told = redactor.pass(&bytes);
                     if let Some(head) = head.take() {
                         self.tape.head(head);
                     }
                     if meter.verdict() == Verdict::Complete {
-                        self.tape.hold(&bytes);
+                        self.tape.hold(&told);
                         deadline = if complete { deadline } else { Instant::now() + CLOSING };
                     } else {
-                        self.tape.push(&bytes);
+                        self.tape.push(&told);
                         deadline = Instant::now() + self.patience.next_byte;
                     }
                 }
@@ -177,7 +183,10 @@ impl Fetch<'_> {
             }
         };
         self.metered = meter.finish();
-        self.streamed_bytes = Some(self.tape.len() as u64);
+        self.streamed_bytes = Some(came as u64);
+        if end.is_ok() {
+            self.tape.hold(&redactor.finish());
+        }
         match self.metered.verdict {
             // An error that was told can not be taken for an answer, so it ends as the upstream ended it.
             Verdict::Complete | Verdict::Error => end,
@@ -192,7 +201,7 @@ impl Fetch<'_> {
         mut response: reqwest::Response,
         head: Head,
         first_byte: Instant,
-        key: Option<&SecretString>,
+        mut redactor: Redactor,
     ) -> Result<(), Failure> {
         let mut deadline = first_byte;
         let mut body = Vec::new();
@@ -206,10 +215,8 @@ impl Fetch<'_> {
                 return Err(Failure::Garbage);
             }
         }
-        if let Some(key) = key {
-            redact(&mut body, key.expose_secret());
-        }
-        self.tape.hold(&body);
+        self.tape.hold(&redactor.pass(&body));
+        self.tape.hold(&redactor.finish());
         self.tape.head(head);
         Ok(())
     }
@@ -266,31 +273,9 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
 }
 
-/// Overwrites the key wherever an upstream tells it, as gateways do that show what they were sent.
-fn redact(body: &mut [u8], key: &str) {
-    let key = key.as_bytes();
-    if key.is_empty() || body.len() < key.len() {
-        return;
-    }
-    let mut from = 0;
-    while let Some(at) = body[from..].windows(key.len()).position(|window| window == key) {
-        body[from + at..from + at + key.len()].fill(b'*');
-        from += at + key.len();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_taken_out_wherever_it_stands() {
-        let mut body = b"sk-1 and sk-1sk-1, not sk-2".to_vec();
-        redact(&mut body, "sk-1");
-        assert_eq!(body, b"**** and ********, not sk-2");
-        redact(&mut body, "");
-        redact(&mut [], "sk-1");
-    }
 
     #[test]
     fn streams_are_known_by_their_media_type() {

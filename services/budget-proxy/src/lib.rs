@@ -27,6 +27,7 @@ pub mod intake;
 pub mod keys;
 pub mod meter;
 pub mod records;
+pub mod redact;
 pub mod refusal;
 pub mod replies;
 pub mod request;

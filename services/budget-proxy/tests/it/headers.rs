@@ -7,7 +7,7 @@ use kit::telemetry::{self, Output, TelemetryConfig};
 use serde_json::json;
 
 use crate::client::{Api, BOTH, Caller, hear, question, refusal};
-use crate::provider::{Provider, route_to};
+use crate::provider::{Act, Provider, chunk, route_to, stream_head};
 use crate::stage::{Setting, Stage};
 
 const RULES: &str = "
@@ -92,6 +92,27 @@ async fn a_provider_sees_its_key_and_nothing_of_the_caller() {
         assert_eq!(sent.headers[shown.0], shown.1);
         assert_eq!(sent.headers["accept-encoding"], "identity");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_a_provider_tells_within_a_stream_is_taken_out() {
+    let (one, two) = SECRET.split_at(9);
+    let first = format!("data: {{\"type\":\"ping\",\"said\":\"{one}");
+    let last = format!("{two}!\"}}\n\ndata: {{\"type\":\"message_stop\"}}\n\n");
+    let sent = [stream_head(), chunk(first.as_bytes()), chunk(last.as_bytes()), chunk(b"")].concat();
+    let provider = Provider::answering(vec![Act::Send(sent)]).await;
+    let stage = Stage::with(RULES, routes(&provider, ", key_file: provider.key")).await;
+    std::fs::write(stage.bus.folder().join("provider.key"), SECRET).unwrap();
+    let (_run, caller) = stage.caller().await;
+    let mut body = question(Api::Anthropic, "x", true);
+    body["model"] = json!("far-claude");
+    let wanted = [first, last].concat().replace(SECRET, &"*".repeat(SECRET.len()));
+    // The second time it is the kept reply.
+    for _ in 0..2 {
+        let heard = hear(caller.call(Api::Anthropic, "k", &body).send().await.unwrap()).await;
+        assert_eq!((String::from_utf8_lossy(&heard.bytes), heard.whole), (wanted.as_str().into(), true));
+    }
+    assert_eq!(provider.sent().len(), 1);
 }
 
 #[tokio::test]
