@@ -11,7 +11,7 @@ use kit::{
     http,
     identity::Identity,
     logs::{self, LogSink, LogStore},
-    service::Context,
+    service::{self, Context},
 };
 use tokio::net::TcpListener;
 
@@ -81,6 +81,14 @@ impl Surroundings {
         Bus::connect(&config).await.with_context(|| format!("{user} can not connect to the bus"))
     }
 
+    /// A connection by which whoever asks is told from now on how the service is.
+    async fn answering(&self, user: kit::identity::Service, context: &Context) -> anyhow::Result<Bus> {
+        let bus = self.connect(user).await?;
+        let answering = service::answer_health(bus.client(), context).await;
+        answering.with_context(|| format!("{user} can not be asked how it is"))?;
+        Ok(bus)
+    }
+
     /// Starts `name` as a vital part of `process`.
     pub(crate) async fn start(
         &self,
@@ -94,7 +102,7 @@ impl Surroundings {
         match name {
             Name::Rehearsal => anyhow::bail!("the rehearsal model is started by its own function"),
             Name::Issuer => {
-                let bus = self.connect(Service::Issuer).await?;
+                let bus = self.answering(Service::Issuer, &context).await?;
                 let config = issuer::Config {
                     project: self.project.crew.project.clone(),
                     key_file: self.identity.bearer_key_file(),
@@ -105,7 +113,7 @@ impl Surroundings {
             }
             Name::BudgetProxy => {
                 let deps = budget_proxy::Deps {
-                    bus: self.connect(Service::BudgetProxy).await?,
+                    bus: self.answering(Service::BudgetProxy, &context).await?,
                     crew: Arc::clone(&self.project.crew),
                     listener: Arc::new(std::sync::Mutex::new(listener)),
                 };
@@ -114,7 +122,7 @@ impl Surroundings {
             }
             Name::AgentRunner => {
                 let deps = agent_runner::Deps {
-                    bus: self.connect(Service::AgentRunner).await?,
+                    bus: self.answering(Service::AgentRunner, &context).await?,
                     crew: Arc::clone(&self.project.crew),
                     logs: self.logs.clone(),
                 };
@@ -128,14 +136,14 @@ impl Surroundings {
             Name::RunCorrelator => {
                 let store = LogStore::open(self.project.state("logs"), logs::Limits::SHIPPED);
                 let deps = run_correlator::Deps {
-                    bus: self.connect(Service::RunCorrelator).await?,
+                    bus: self.answering(Service::RunCorrelator, &context).await?,
                     logs: Arc::new(store.context("the store of log lines can not be opened")?),
                 };
                 context.spawn_vital("run", run_correlator::run(run_correlator::Config::SHIPPED, deps, own));
             }
             Name::ChatBridge => {
                 let deps = chat_bridge::Deps {
-                    bus: self.connect(Service::ChatBridge).await?,
+                    bus: self.answering(Service::ChatBridge, &context).await?,
                     crew: Arc::clone(&self.project.crew),
                 };
                 let config = chat_bridge::Config { folder: self.project.state("chat"), env: Env::from_process() };

@@ -171,7 +171,7 @@ async fn start_rehearsal(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::S
 }
 
 /// Routes that lead to the rehearsal model, because they say so or have no key.
-fn rehearsal_routes(project: &Project) -> Vec<String> {
+pub(crate) fn rehearsal_routes(project: &Project) -> Vec<String> {
     let models = &project.crew.models;
     let rehearsed =
         |route: &&String| matches!(models.effective(route, |name| std::env::var(name).ok()), Ok(Upstream::Rehearsal));

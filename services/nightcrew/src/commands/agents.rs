@@ -157,7 +157,7 @@ async fn control(bus: &Bus, target: Target) -> anyhow::Result<Option<Given>> {
 }
 
 /// Whether somebody waits for messages of a consumer: a service that is there always does. None when the bus does not say.
-pub(super) async fn is_pulled(bus: &Bus, durable: &Durable) -> Option<bool> {
+async fn is_pulled(bus: &Bus, durable: &Durable) -> Option<bool> {
     for _ in 0..LOOKS {
         if waiting(bus, durable).await? > 0 {
             return Some(true);

@@ -1,9 +1,17 @@
 //! `doctor`: what it finds with and without a crew, and what it says to do.
 
-use kit::identity;
+use std::time::{Duration, Instant};
+
+use kit::{identity, service::Check};
 use schemas::cli::{Diagnosis, Examined, Verdict};
 
-use crate::fixture::{Crew, Done, Folder};
+use crate::{
+    fixture::{Crew, Done, Folder},
+    running::Running,
+};
+
+/// Longest that services take to start on a busy machine.
+const GOOD_WITHIN: Duration = Duration::from_mins(1);
 
 fn of<'a>(diagnosis: &'a Diagnosis, check: &str) -> &'a Examined {
     let found = diagnosis.checks.iter().find(|examined| examined.check == check);
@@ -86,23 +94,75 @@ fn keys_that_others_can_read_are_bad() {
 }
 
 #[tokio::test]
-async fn of_a_crew_that_is_up_it_asks_every_service() {
+async fn a_service_is_as_it_says_itself() {
     let crew = Crew::start().await;
     let process = kit::service::Context::new("nightcrew");
-    let issuer = crew.bus.bus(identity::Service::Issuer).await;
-    let context = process.child("issuer");
-    kit::service::answer_health(issuer.client(), &context).await.unwrap();
-    issuer.flush().await;
-    context.ready();
+    for service in [identity::Service::BudgetProxy, identity::Service::ChatBridge] {
+        let bus = crew.bus.bus(service).await;
+        let context = process.child(service.name());
+        kit::service::answer_health(bus.client(), &context).await.unwrap();
+        bus.flush().await;
+        context.ready();
+        context.health.set("world", Check::Red("it is flat".to_owned()));
+    }
 
     let done = crew.run(&["doctor", "--json"]).await;
-    assert_eq!(done.code, 1);
     let found = diagnosis(&done);
-    for good in ["bus", "log", "issuer", "parked messages"] {
-        assert_eq!(verdict(&found, good), Verdict::Good, "{good}: {found:?}");
+    for (name, is) in [("budget-proxy", Verdict::Bad), ("chat-bridge", Verdict::Weak)] {
+        let told = of(&found, name);
+        assert_eq!((told.verdict, told.found.as_str()), (is, "world: it is flat"));
+        assert!(told.advice.is_some());
     }
-    assert_eq!(verdict(&found, "agent-runner"), Verdict::Bad);
-    assert_eq!(verdict(&found, "chat-bridge"), Verdict::Weak);
-    assert!(of(&found, "agent-runner").advice.as_deref().unwrap().contains("nightcrew service agent-runner"));
     process.begin_shutdown();
+}
+
+const SERVICES: [&str; 5] = ["issuer", "budget-proxy", "run-correlator", "agent-runner", "chat-bridge"];
+
+/// Examines the crew until all of these are good.
+fn good_at_last(folder: &Folder, checks: &[&str]) -> Diagnosis {
+    let deadline = Instant::now() + GOOD_WITHIN;
+    loop {
+        let found = diagnosis(&folder.run(&["doctor", "--json"]));
+        if checks.iter().all(|check| verdict(&found, check) == Verdict::Good) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+    }
+}
+
+#[test]
+fn of_a_crew_that_is_up_every_service_is_good_and_one_that_is_missing_bad() {
+    let apart = ["agent-runner", "run-correlator"];
+    let folder = Folder::new();
+    let mut up = Running::start(folder.command(&["up", "--without", apart[0], "--without", apart[1]]));
+    up.says("the crew of test is up");
+    let found = diagnosis(&folder.run(&["doctor", "--json"]));
+    assert!(!found.healthy);
+    for name in SERVICES {
+        let told = of(&found, name);
+        if apart.contains(&name) {
+            assert_eq!((told.verdict, told.found.clone()), (Verdict::Bad, format!("{name} does not run")));
+            let advice = told.advice.as_deref().unwrap();
+            assert!(advice.contains(&format!("`nightcrew service {name}`")), "{advice}");
+        } else {
+            assert_eq!((told.verdict, told.found.as_str(), &told.advice), (Verdict::Good, "ready", &None));
+        }
+    }
+    let text = folder.run(&["doctor"]);
+    assert_eq!(text.code, 1);
+    for wanted in ["ok    budget-proxy", "BAD   agent-runner", "-> start it: `nightcrew up`, or `nightcrew service"] {
+        assert!(text.out.contains(wanted), "{wanted}: {text:?}");
+    }
+
+    let services = apart.map(|name| Running::start(folder.command(&["service", name])));
+    let others = ["bus", "log", "rehearsal", "parked messages"];
+    let found = good_at_last(&folder, &[&others[..], &SERVICES].concat());
+    assert!(found.healthy, "{found:?}");
+    folder.run(&["doctor"]).well();
+    for service in services {
+        service.end();
+    }
+    up.end();
+    let down = diagnosis(&folder.run(&["doctor", "--json"]));
+    assert_eq!(verdict(&down, "services"), Verdict::Skipped);
 }

@@ -7,5 +7,6 @@ mod doctor;
 mod fixture;
 mod init;
 mod mistakes;
+mod running;
 mod runs;
 mod say;

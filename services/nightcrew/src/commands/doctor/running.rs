@@ -1,22 +1,13 @@
 //! The crew, if it is up: its bus, the room in its log, its services, what they could not handle.
 
-use kit::{
-    bus::Bus,
-    class::chain,
-    consumer::{self, Durable},
-    dead,
-    fill::REFUSE_AT_PERCENT,
-    journal::STREAM,
-    service::{HealthAskError, ask_health},
-};
+use std::time::Duration;
+
+use kit::{bus::Bus, class::chain, dead, fill::REFUSE_AT_PERCENT, journal::STREAM, service::ask_health};
 use schemas::cli::{Examined, Verdict};
 
 use super::{bad, good, skipped, weak};
 use crate::{
-    cli::Reach,
-    commands::{agents::is_pulled, show},
-    connected::Connected,
-    project::Project,
+    cli::Reach, commands::show, connected::Connected, endpoints::Endpoints, project::Project, services::Name, up,
 };
 
 /// From here on the log is being archived.
@@ -25,18 +16,12 @@ const ARCHIVES_AT_PERCENT: u64 = 60;
 /// Parked messages that are counted.
 const MOST_PARKED: usize = 1000;
 
-/// Services, whether the crew can do without them for a while, and a consumer that each pulls from.
-const SERVICES: [(&str, bool, Option<Durable>); 5] = [
-    ("issuer", false, None),
-    ("budget-proxy", false, None),
-    ("agent-runner", false, Some(consumer::RUNNER_WAKE)),
-    ("chat-bridge", true, Some(consumer::CHAT_TERMINAL)),
-    ("run-correlator", true, Some(consumer::CORRELATOR_RUNS)),
-];
+/// How long the rehearsal model may take to answer: it is on this machine.
+const REHEARSAL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything about a crew that is up.
 pub(super) async fn crew(project: Project, reach: &Reach) -> Vec<Examined> {
-    let is_up = reach.nats_url.is_some() || crate::endpoints::Endpoints::read(&project.state("")).is_ok();
+    let is_up = reach.nats_url.is_some() || Endpoints::read(&project.state("")).is_ok();
     let crew = match Connected::open(project, reach).await {
         Ok(crew) => crew,
         Err(error) => {
@@ -53,8 +38,11 @@ pub(super) async fn crew(project: Project, reach: &Reach) -> Vec<Examined> {
         }
     };
     let mut checks = vec![bus(&crew.bus), log(&crew.bus).await];
-    for (name, spare, durable) in SERVICES {
-        checks.push(service(&crew.bus, name, spare, durable).await);
+    if reach.nats_url.is_none() {
+        checks.extend(rehearsal(&crew.project).await);
+    }
+    for name in Name::ALL.into_iter().filter(|name| *name != Name::Rehearsal) {
+        checks.push(service(&crew.bus, name).await);
     }
     checks.push(parked(&crew.bus).await);
     checks
@@ -91,27 +79,42 @@ async fn log(bus: &Bus) -> Examined {
     }
 }
 
-/// A service by what it says of itself; one that does not say is looked for where it works.
-async fn service(bus: &Bus, name: &str, spare: bool, durable: Option<Durable>) -> Examined {
-    let missing = |found: String| {
-        let advice = format!("start it: `nightcrew up`, or `nightcrew service {name}`");
-        if spare { weak(name, found, advice) } else { bad(name, found, advice) }
+/// The rehearsal model of a crew on this machine. It is on no bus, so it is asked where `up` wrote that it listens.
+async fn rehearsal(project: &Project) -> Option<Examined> {
+    let check = Name::Rehearsal.as_str();
+    let advice = "start the crew with it: `nightcrew up`; or give the crew the models' keys";
+    let Some(url) = Endpoints::read(&project.state("")).ok()?.rehearsal_url else {
+        // Whether the crew has the keys can not be seen from another terminal.
+        let played = up::rehearsal_routes(project);
+        let found = format!("it does not run, and no key for {} is seen from here", played.join(", "));
+        return (!played.is_empty()).then(|| weak(check, found, advice));
     };
-    match ask_health(bus, name).await {
-        Ok(report) if report.ready => good(name, "ready"),
+    let asked = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(REHEARSAL_WITHIN).build()?;
+        client.get(format!("{url}/rehearsal/health")).send().await?.error_for_status()
+    };
+    Some(match asked.await {
+        Ok(_) => good(check, format!("listens at {url}")),
+        Err(error) => bad(check, chain(&error), advice),
+    })
+}
+
+/// A service, by what it says of itself.
+async fn service(bus: &Bus, name: Name) -> Examined {
+    let (check, spare) = (name.as_str(), is_spare(name));
+    match ask_health(bus, check).await {
+        Ok(report) if report.ready => good(check, "ready"),
         Ok(report) => {
-            let problems = report.problems().join("\n");
-            let advice = "its log lines say more";
-            Examined { verdict: if spare { Verdict::Weak } else { Verdict::Bad }, ..bad(name, problems, advice) }
+            let verdict = if spare { Verdict::Weak } else { Verdict::Bad };
+            Examined { verdict, ..bad(check, report.problems().join("\n"), "its log lines say more") }
         }
-        Err(HealthAskError::Absent(_)) => match durable {
-            Some(durable) if is_pulled(bus, &durable).await == Some(true) => {
-                good(name, "works, and does not say how it is")
-            }
-            _ => missing("nobody answers".to_owned()),
-        },
-        Err(error) => missing(chain(&error)),
+        Err(error) => bad(check, chain(&error), format!("start it: `nightcrew up`, or `nightcrew service {check}`")),
     }
+}
+
+/// Whether runs go on while the service runs and is not well: a room is silent, or a summary is late.
+const fn is_spare(name: Name) -> bool {
+    matches!(name, Name::ChatBridge | Name::RunCorrelator)
 }
 
 /// What could not be handled.
