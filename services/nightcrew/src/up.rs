@@ -268,7 +268,7 @@ fn own_name() -> String {
 
 fn announcement(running: &Running) -> Vec<String> {
     let Running { project, agents, nats_url, proxy_url, rehearsed, problems } = running;
-    let names = agents.iter().map(|agent| agent.as_str()).collect::<Vec<_>>().join(", ");
+    let names = agents.iter().map(schemas::AgentName::as_str).collect::<Vec<_>>().join(", ");
     let mut lines =
         vec![format!("the crew of {project} is up: {names}"), format!("bus {nats_url}, models {proxy_url}")];
     if !rehearsed.is_empty() {

@@ -49,17 +49,14 @@ fn print(made: &Initialised, nats_url: Option<&str>, out: &Output) -> anyhow::Re
         Keys::Kept => "there already",
     };
     out.line(&format!("keys and credentials of project {} are in {} ({how})", made.project, made.dir))?;
-    match (&made.instructions, nats_url) {
-        (Some(instructions), Some(url)) => {
-            out.line("")?;
-            out.line(instructions.trim_end())?;
-            out.line(&format!("Here that is: NIGHTCREW_NATS_URL={url} nightcrew up"))?;
-        }
-        _ => {
-            out.line("`nightcrew up` starts a nats-server that knows them")?;
-            let own = "a NATS of your own has to load them: `nightcrew init --nats-url URL` prints what";
-            out.line(&out.tone(Tone::Quiet, own))?;
-        }
+    if let (Some(instructions), Some(url)) = (&made.instructions, nats_url) {
+        out.line("")?;
+        out.line(instructions.trim_end())?;
+        out.line(&format!("Here that is: NIGHTCREW_NATS_URL={url} nightcrew up"))?;
+    } else {
+        out.line("`nightcrew up` starts a nats-server that knows them")?;
+        let own = "a NATS of your own has to load them: `nightcrew init --nats-url URL` prints what";
+        out.line(&out.tone(Tone::Quiet, own))?;
     }
     Ok(())
 }
