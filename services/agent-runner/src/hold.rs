@@ -7,6 +7,8 @@
 //! When another runner has appended, the append is refused and the hold is [`HoldError::Lost`]: from then on this
 //! process neither writes nor acts for the run, and abandons its wake without ack or nak.
 
+mod wire;
+
 use std::time::Duration;
 
 use kit::{
@@ -16,11 +18,9 @@ use kit::{
     message::{EncodeError, Outgoing},
 };
 use schemas::{
-    AgentName, Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject, Trigger,
-    envelope::DECISION_TYPE,
-    event::{ChildEnded, FailReason, HandedOff, Outcome, Requested},
-    ids::{InvalidName, Token},
-    signal::ByWhom,
+    AgentName, Decision, EventId, RunEvent, RunId,
+    event::{FailReason, HandedOff, Requested},
+    ids::InvalidName,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,7 @@ use crate::{
     run::{Command, Corrupt, End, Illegal, Phase, RunState, decide},
 };
 
-/// Who writes, as `ce-source`.
-pub(crate) const SOURCE: &str = "agent-runner";
+use wire::{Wire, WireError};
 
 /// Pause between tries of an append while the bus is away. The journal waits for the bus: nothing may happen meanwhile.
 pub(crate) const APPEND_RETRY: Duration = Duration::from_millis(200);
@@ -55,10 +54,19 @@ pub enum HoldError {
     Append(#[source] AppendError),
     /// A message of the run has no wire form.
     #[error("a message of the run can not be encoded")]
-    Encode(#[from] EncodeError),
+    Encode(#[source] EncodeError),
     /// A name in the run is no subject token.
     #[error("a name in the run is no subject token")]
-    Name(#[from] InvalidName),
+    Name(#[source] InvalidName),
+}
+
+impl From<WireError> for HoldError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Encode(error) => Self::Encode(error),
+            WireError::Name(error) => Self::Name(error),
+        }
+    }
 }
 
 /// A run that this process holds, or is about to take.
@@ -145,11 +153,12 @@ impl Held {
 
     async fn put(&mut self, decision: Decision, children: Vec<(RunId, Requested)>) -> Result<(), HoldError> {
         let id = EventId::new(clock::uuid7().to_string());
-        let message = Outgoing::decision(self.subject(&decision)?, self.envelope(id.clone()), &decision)?;
+        let wire = Wire { state: &self.state, id: &id, now: clock::now() };
+        let message = wire.decision(&decision)?;
         let bytes = message.body.len() as u64;
-        let mut others = self.signals(&id, &decision)?;
+        let mut others = wire.signals(&decision)?;
         for (child, requested) in children {
-            others.push(self.child(&id, child, requested)?);
+            others.push(wire.child(child, requested)?);
         }
         let kinds = decision.kinds();
         self.probe.at(self.run_id(), self.agent(), Place::BeforeAppend, &kinds);
@@ -187,82 +196,6 @@ impl Held {
                 () = tokio::time::sleep(APPEND_RETRY) => {}
             }
         }
-    }
-
-    fn subject(&self, decision: &Decision) -> Result<Subject, InvalidName> {
-        let run = self.run_id();
-        for event in &decision.events {
-            if let RunEvent::MessageSent(said) = event {
-                return Ok(Subject::Say(run, Token::try_new(said.to.channel.clone())?));
-            }
-        }
-        Ok(Subject::Journal(run))
-    }
-
-    fn envelope(&self, id: EventId) -> Envelope {
-        let request = self.state.request();
-        let mut envelope = Envelope::new(id, DECISION_TYPE, SOURCE, clock::now());
-        envelope.run_id = Some(self.run_id());
-        envelope.parent_run_id = request.parent_run_id;
-        envelope.root_run_id = Some(request.root_run_id);
-        envelope.agent = Some(request.agent.clone());
-        envelope
-    }
-
-    /// What an end tells others: the parent that it may go on, open children that nobody waits for them.
-    fn signals(&self, id: &EventId, decision: &Decision) -> Result<Vec<Entry>, HoldError> {
-        let Some(end) = decision.events.iter().find(|event| event.is_end()) else {
-            return Ok(Vec::new());
-        };
-        let mut entries = Vec::new();
-        if let Some(parent) = self.state.request().parent_run_id {
-            let ended = Signal::ChildEnded(self.child_ended(end));
-            entries.push(self.signal(parent, &id.derive("child_ended"), &ended)?);
-        }
-        for child in self.state.open_children() {
-            let reason = format!("its parent {} has ended", self.run_id());
-            let cancel = Signal::Cancel(ByWhom { by: SOURCE.to_owned(), reason });
-            entries.push(self.signal(child, &id.derive(&child.to_string()), &cancel)?);
-        }
-        Ok(entries)
-    }
-
-    fn child_ended(&self, end: &RunEvent) -> ChildEnded {
-        let (outcome, answer, totals) = match end {
-            RunEvent::Finished(end) => (Outcome::Finished, end.answer.clone(), end.totals),
-            RunEvent::Failed(end) => (Outcome::Failed, format!("{:?}: {}", end.reason, end.message).into(), end.totals),
-            RunEvent::Killed(end) => (Outcome::Killed, format!("by {}: {}", end.by, end.reason).into(), end.totals),
-            RunEvent::Cancelled(end) => {
-                (Outcome::Cancelled, format!("by {}: {}", end.by, end.reason).into(), end.totals)
-            }
-            _ => (Outcome::Failed, "".into(), *self.state.totals()),
-        };
-        let call_id = match &self.state.request().trigger {
-            Trigger::Handoff { call_id, .. } => call_id.clone(),
-            _ => String::new(),
-        };
-        ChildEnded { call_id, child_run_id: self.run_id(), outcome, answer, totals, work: self.state.work().cloned() }
-    }
-
-    fn signal(&self, run: RunId, id: &EventId, signal: &Signal) -> Result<Entry, HoldError> {
-        let mut envelope = Envelope::new(id.clone(), signal.kind(), SOURCE, clock::now());
-        envelope.run_id = Some(run);
-        envelope.causation_id = Some(id.clone());
-        envelope.agent = Some(self.agent().clone());
-        let subject = Subject::Signal(run, Token::try_new(signal.kind())?);
-        Ok(Entry { outgoing: Outgoing::json(subject, envelope, signal)?, expect: None })
-    }
-
-    fn child(&self, id: &EventId, child: RunId, requested: Requested) -> Result<Entry, HoldError> {
-        let subject = Subject::Requested(child, requested.class, requested.agent.clone());
-        let mut envelope = Envelope::new(id.derive(&child.to_string()), DECISION_TYPE, SOURCE, clock::now());
-        envelope.run_id = Some(child);
-        envelope.parent_run_id = Some(self.run_id());
-        envelope.root_run_id = Some(requested.root_run_id);
-        envelope.causation_id = Some(id.clone());
-        envelope.agent = Some(requested.agent.clone());
-        let decision = Decision { events: vec![RunEvent::Requested(Box::new(requested))] };
-        Ok(Entry { outgoing: Outgoing::decision(subject, envelope, &decision)?, expect: Some((child, 0)) })
     }
 
     /// Whether the run has ended.

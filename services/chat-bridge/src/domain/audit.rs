@@ -1,7 +1,7 @@
 //! The audit room: one line a run, when it ends.
 
 use schemas::{
-    RunEvent, RunId,
+    RunEvent, RunId, Trigger,
     event::{Requested, Totals},
 };
 
@@ -14,7 +14,11 @@ const TASK_CHARS: usize = 80;
 pub fn line(run: RunId, requested: &Requested, end: &RunEvent) -> Option<String> {
     let (mark, how, totals) = outcome(end)?;
     let [duration, tokens, cost] = footer::usage(&totals);
-    let parent = requested.parent_run_id.map(|parent| format!(" · child of {}", parent.short())).unwrap_or_default();
+    let parent = match &requested.trigger {
+        Trigger::Handoff { parent_run_id, .. } => format!(" · child of {}", parent_run_id.short()),
+        Trigger::Retry { of, .. } => format!(" · retry of {}", of.short()),
+        _ => String::new(),
+    };
     Some(format!(
         "{mark} **{}** {how} · {duration} · {tokens} · {cost} · {}{parent} · run `{run}`",
         requested.agent,
@@ -88,6 +92,27 @@ mod tests {
             line,
             "✓ **lead** finished · 0.0 s · 0 tokens · $0 · `fix the 'test'` · run `00000000-0000-0000-0000-0000deadbeef`"
         );
+    }
+
+    #[test]
+    fn a_child_and_a_retry_name_where_they_come_from() {
+        let run: RunId = "00000000-0000-0000-0000-0000deadbeef".parse().unwrap();
+        let of: RunId = "00000000-0000-0000-0000-00000000cafe".parse().unwrap();
+        let line = |trigger| {
+            let task = Requested { trigger, parent_run_id: Some(of), ..requested("fix") };
+            let end = RunEvent::Finished(Finished { answer: "done".into(), totals: Totals::default() });
+            super::line(run, &task, &end).unwrap()
+        };
+        let handoff = Trigger::Handoff {
+            parent_run_id: of,
+            decision_id: schemas::EventId::new("d"),
+            index: 0,
+            call_id: "c".to_owned(),
+        };
+        let child = line(handoff);
+        assert!(child.contains(&format!(" · child of {} · ", of.short())), "{child}");
+        let retry = line(Trigger::Retry { of, by: "ada".to_owned(), key: "k".to_owned() });
+        assert!(retry.contains(&format!(" · retry of {} · ", of.short())), "{retry}");
     }
 
     #[test]
