@@ -21,7 +21,7 @@ use kit::{
     identity::{Identity, Service},
     journal::Journal,
     message::{Outgoing, Stored},
-    service::Context,
+    service::{Context, Health},
 };
 use schemas::{
     AgentName, Class, Decision, Envelope, EventId, RunEvent, RunId, Subject, Trigger, envelope::DECISION_TYPE,
@@ -259,6 +259,11 @@ impl<B> Drop for Rig<B> {
 }
 
 impl Runner {
+    /// How it is.
+    pub const fn health(&self) -> &Health {
+        &self.context.health
+    }
+
     /// Ends it in order.
     pub async fn stop(self) {
         self.context.begin_shutdown();

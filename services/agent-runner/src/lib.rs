@@ -29,7 +29,10 @@ mod context;
 
 use std::{sync::Arc, time::Duration};
 
-use kit::{blobs::Blobs, bus::Bus, consume, consumer, crew::Crew, journal::Journal, logs::LogSink, service::Context};
+use kit::{
+    blobs::Blobs, bus::Bus, consume, consumer, crew::Crew, fill::Fill, journal::Journal, logs::LogSink,
+    service::Context,
+};
 
 pub use config::Config;
 use holds::Holds;
@@ -101,6 +104,7 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
         model: ModelClient::new(config.proxy_url.clone()).map_err(StartError::Client)?,
         toolbox,
         controls,
+        fill: Fill::start(&deps.bus, &context),
         runner: config.runner.clone(),
         probe,
         shutdown: context.shutdown.clone(),

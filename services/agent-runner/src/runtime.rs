@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, civil::Date};
-use kit::{blobs::Blobs, bus::Bus, crew::Crew, due, journal::Journal};
+use kit::{blobs::Blobs, bus::Bus, crew::Crew, due, fill::Fill, journal::Journal};
 use schemas::{AgentName, Block, Class, MicroUsd, RunId, Text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub struct Runtime {
     pub toolbox: Toolbox,
     /// What people told the crew.
     pub controls: watch::Receiver<Controls>,
+    /// Whether the log has room for children.
+    pub fill: Fill,
     /// Loop breakers.
     pub limits: Limits,
     /// This process, for `started` and `resumed`.

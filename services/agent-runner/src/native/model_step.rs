@@ -66,8 +66,8 @@ impl Drive<'_> {
         }
     }
 
-    /// Waits before a retry. False when the run ended or may not go on.
-    async fn pause(&mut self, wait_ms: u64) -> Result<bool, HoldError> {
+    /// Waits before a retry, while signals and controls go on being heard. False when the run ended or may not go on.
+    pub(super) async fn pause(&mut self, wait_ms: u64) -> Result<bool, HoldError> {
         let deadline = self.held.state().request().deadline;
         let until = (clock::now() + Duration::from_millis(wait_ms)).min(deadline);
         while clock::now() < until {

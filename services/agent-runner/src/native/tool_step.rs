@@ -1,6 +1,7 @@
 //! Tool calls of one step: gated, journaled, made all at once, journaled as they return.
 
 use futures::FutureExt as _;
+use kit::fill::{Fill, NoRoom};
 use schemas::{
     AgentName, EventId, RunId, Trigger,
     event::{HandedOff, Requested, ToolCalled, ToolOutcome, ToolReturned},
@@ -21,12 +22,21 @@ pub(crate) const HANDOFF: &str = "handoff";
 const UNCERTAIN: &str = "The runner was lost while this call ran, and the call can not be repeated safely. \
     It is uncertain whether it took effect: look at the result before you do it again.";
 
+/// Pause before it is asked again how full the log is, when nobody knows: the bus is away, or has just come back.
+const ROOM_UNKNOWN_MS: u64 = 500;
+
 impl Drive<'_> {
     pub(super) async fn call_tools(&mut self, asked: Vec<Asked>) -> Result<(), HoldError> {
+        let full = match room_for(&self.runtime.fill, &asked).await {
+            Ok(()) => None,
+            Err(full @ NoRoom::Full { .. }) => Some(full),
+            // Nothing was decided yet: the calls are looked at again.
+            Err(NoRoom::Unknown) => return self.pause(ROOM_UNKNOWN_MS).await.map(drop),
+        };
         let mut to_start = Vec::new();
         for (index, asked) in asked.into_iter().enumerate() {
             if asked.tool == HANDOFF {
-                self.hand_off(index, asked).await?;
+                self.hand_off(index, asked, full.as_ref()).await?;
             } else {
                 to_start.extend(self.permit(asked)?);
             }
@@ -91,7 +101,7 @@ impl Drive<'_> {
         self.running.push(self.tools.call(call, self.held.epoch()).boxed());
     }
 
-    async fn hand_off(&mut self, index: usize, asked: Asked) -> Result<(), HoldError> {
+    async fn hand_off(&mut self, index: usize, asked: Asked, full: Option<&NoRoom>) -> Result<(), HoldError> {
         let call_id = asked.call_id.clone();
         let arguments = serde_json::from_value::<Handoff>(asked.arguments.clone());
         let granted = self.runtime.toolbox.permit(self.held.agent(), &asked);
@@ -112,6 +122,11 @@ impl Drive<'_> {
                 return self.refuse(&call_id, ToolOutcome::Refused, &why);
             }
         };
+        if let Some(full) = full {
+            let why =
+                format!("{colleague} was not asked: {full}. Go on without, or say in your answer what is left to do.");
+            return self.refuse(&call_id, ToolOutcome::Refused, &why);
+        }
         let state = self.held.state();
         if let Some((reason, message)) =
             limits::refuses_handoff(state, &self.runtime.limits, colleague.as_str(), &arguments.task)
@@ -157,4 +172,9 @@ impl Drive<'_> {
         };
         (child, requested)
     }
+}
+
+/// Whether the log has room for the children that these calls want. For other calls it needs none: runs in hand must end.
+async fn room_for(fill: &Fill, asked: &[Asked]) -> Result<(), NoRoom> {
+    if asked.iter().any(|asked| asked.tool == HANDOFF) { fill.check().await } else { Ok(()) }
 }

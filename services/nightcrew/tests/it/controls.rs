@@ -1,6 +1,6 @@
 //! `pause`, `resume`, `stop`, `agents`, `retry` and `rebuild`.
 
-use kit::{consumer::RUNNER_WAKE, journal::Journal};
+use kit::{consumer::RUNNER_WAKE, journal::Journal, streams::StreamOptions};
 use schemas::{
     Decision, RunEvent, Trigger,
     cli::{AgentList, Rebuilt, Retried, RunList, Standing, Told},
@@ -102,6 +102,17 @@ async fn a_retry_is_a_new_run_below_the_old_one() {
     let again: Retried = crew.run(&["retry", &run(1).to_string(), "--json"]).await.json();
     assert_ne!(again.run_id, retried.run_id, "each retry is a run of its own");
     assert_eq!(crew.run(&["retry", &run(9).to_string()]).await.code, 1);
+}
+
+#[tokio::test]
+async fn a_retry_is_refused_while_the_log_has_no_room() {
+    let crew = Crew::with(StreamOptions { swarm_max_bytes: 1 << 20, ..StreamOptions::single_node() }).await;
+    // Nine tenths of the log.
+    crew.write(&Story::asked(1, "scout", "look at it").started().finished(&"x".repeat(950_000))).await;
+    let refused = crew.run(&["retry", &run(1).to_string()]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
+    let why = "no run can be started: the log is 9";
+    assert!(refused.err.contains(why) && refused.err.contains("new runs are refused from 80 % on"), "{refused:?}");
 }
 
 #[tokio::test]

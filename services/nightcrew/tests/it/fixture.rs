@@ -5,7 +5,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kit::{bus::Bus, for_test::TestBus, identity::Service, journal::Journal, message::Outgoing};
+use kit::{
+    bus::Bus,
+    for_test::TestBus,
+    identity::Service,
+    journal::Journal,
+    message::Outgoing,
+    streams::{self, StreamOptions},
+};
 use schemas::{
     AgentName, Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Signal, Subject, Trigger,
     event::{Finished, MessageSent, Requested, Started, Totals},
@@ -145,7 +152,13 @@ pub(crate) struct Crew {
 
 impl Crew {
     pub(crate) async fn start() -> Self {
-        let bus = TestBus::with_streams().await;
+        Self::with(StreamOptions::single_node()).await
+    }
+
+    /// One whose log is of another size.
+    pub(crate) async fn with(options: StreamOptions) -> Self {
+        let bus = TestBus::start().await;
+        streams::ensure(&bus.bus(Service::Setup).await, &options).await.unwrap();
         let mut folder = Folder::new();
         folder.env.push(("NIGHTCREW_NATS_URL", bus.url().into()));
         folder.env.push(("NIGHTCREW_NATS_CREDS", bus.creds(Service::Nightcrew)));

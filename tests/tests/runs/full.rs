@@ -1,0 +1,80 @@
+//! A log that is nearly full: runs in hand go on to their end, and start no new ones.
+
+use anyhow::Context as _;
+use kit::{
+    bus::Bus,
+    clock,
+    fill::REFUSE_AT_PERCENT,
+    for_test::TestBus,
+    identity::Service,
+    journal::STREAM,
+    message::Outgoing,
+    service::Check,
+    streams::{self, StreamOptions},
+};
+use nightcrew_tests::rig::{PATIENCE, Rig, TEAM};
+use schemas::{
+    Envelope, EventId, RunEvent, Subject,
+    event::ToolOutcome,
+    ids::Token,
+    public::{Incident, PublicEvent},
+};
+
+/// Small enough to be filled with a few messages, with room for the run in its last fifth.
+const LOG_BYTES: u64 = 8 << 20;
+
+const HANDOFF: &str = "
+name: handoff
+rules:
+  - name: hands-off
+    when: {agent: lead, step: 1}
+    reply:
+      tools:
+        - {name: handoff, arguments: {agent: scout, task: find it}}
+        - {name: read, arguments: {path: hello.txt}}
+  - name: goes-on
+    when: {agent: lead, step: 2}
+    reply: {text: I looked myself.}
+";
+
+/// Fills the log with public facts until new runs are refused.
+async fn fill(bus: &Bus) -> anyhow::Result<()> {
+    let mut stream = bus.jetstream().get_stream(STREAM).await?;
+    while stream.info().await?.state.bytes * 100 / LOG_BYTES < REFUSE_AT_PERCENT {
+        let description = "x".repeat(500_000);
+        let incident = Incident { title: "t".to_owned(), source: "s".to_owned(), description };
+        let event = PublicEvent::Incident(incident);
+        let subject = Subject::Event(Token::try_new(event.kind())?);
+        let envelope = Envelope::new(EventId::new(clock::uuid7().to_string()), event.kind(), "test", clock::now());
+        bus.publish(&Outgoing::json(subject, envelope, &event)?).await.context("room for what fills the log")?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_without_room_is_refused_and_the_run_goes_on() {
+    let bus = TestBus::start().await;
+    let options = StreamOptions { swarm_max_bytes: LOG_BYTES, ..StreamOptions::single_node() };
+    streams::ensure(&bus.bus(Service::Setup).await, &options).await.expect("streams");
+    let rig = Rig::start_on(bus, HANDOFF, TEAM).await.expect("a crew");
+    let runner = rig.runner("disk").await.expect("a runner");
+    fill(&rig.bus.bus(Service::AgentRunner).await).await.expect("a full log");
+    let mut checks = runner.health().subscribe();
+    let seen = checks.wait_for(|checks| matches!(checks.get("log"), Some(Check::Red(_))));
+    tokio::time::timeout(PATIENCE, seen).await.expect("the runner sees it").expect("checks");
+    let run = rig.ask("lead", "Find it.").await.expect("a run");
+    let RunEvent::Finished(finished) = rig.end(run).await.expect("an end") else { panic!("it should finish") };
+    assert_eq!(finished.answer.preview(), "I looked myself.");
+    let events = rig.events(run).await.expect("events");
+    let returned: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::ToolReturned(returned) => Some((returned.outcome, returned.output.preview())),
+            _ => None,
+        })
+        .collect();
+    let [(refused, why), (read, _)] = returned[..] else { panic!("two calls returned: {returned:?}") };
+    assert_eq!((refused, read), (ToolOutcome::Refused, ToolOutcome::Ok));
+    assert!(why.starts_with("scout was not asked: the log is 8") && why.contains("new runs are refused"), "{why}");
+    assert!(!events.iter().any(|event| matches!(event, RunEvent::HandedOff(_))), "no child was requested");
+}
