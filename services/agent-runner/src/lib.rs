@@ -19,6 +19,7 @@ pub mod probe;
 pub mod run;
 pub mod runtime;
 pub mod sandbox;
+pub mod sweep;
 pub mod toolbox;
 pub mod tools;
 pub mod wake;
@@ -40,6 +41,7 @@ use model::ModelClient;
 use native::Native;
 use probe::Probe;
 use runtime::Runtime;
+use sweep::Sweeper;
 use toolbox::Toolbox;
 use wake::Waker;
 
@@ -109,6 +111,8 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
         probe,
         shutdown: context.shutdown.clone(),
     });
+    let sweeper = Sweeper::new(runtime.toolbox.worktrees().clone(), runtime.journal.clone());
+    context.spawn_vital("worktrees", sweeper.keep(context.shutdown.clone()));
     let holds = Holds::default();
     let waker = Waker::new(Arc::clone(&runtime), Arc::new(Native::new(runtime)), holds.clone());
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));

@@ -113,6 +113,11 @@ impl Toolbox {
         Ok(Self { crew, blobs, journal, logs, probe, sandbox, worktrees })
     }
 
+    /// The worktrees on this disk.
+    pub const fn worktrees(&self) -> &Worktrees {
+        &self.worktrees
+    }
+
     /// What an agent may call, as its model is told.
     pub fn offers(&self, agent: &Agent) -> Vec<ToolOffer> {
         let granted = |spec: &&tools::ToolSpec| agent.capabilities.access(spec.name).is_some();

@@ -5,6 +5,7 @@ mod crash;
 mod full;
 mod straight;
 mod tree;
+mod worktrees;
 
 /// The runner as a process.
 const RUNNER: &str = env!("CARGO_BIN_EXE_test-runner");

@@ -99,11 +99,12 @@ impl Worktrees {
         place.make(start, restore, bundles).await
     }
 
-    /// Removes all worktrees of `run_id` that nobody uses. Its branch stays where it was published.
-    pub async fn remove(&self, run_id: RunId) -> Result<(), EnsureError> {
+    /// Removes all worktrees of `run_id` that nobody uses, and says whether none is left. Its branch stays where it was
+    /// published.
+    pub async fn remove(&self, run_id: RunId) -> Result<bool, EnsureError> {
         let run_dir = self.run_dir(run_id);
         if !run_dir.exists() {
-            return Ok(());
+            return Ok(true);
         }
         for slot in Slot::free(&run_dir) {
             let slot = slot?;
@@ -111,8 +112,7 @@ impl Worktrees {
             in_background(&run_dir, move || slot.remove()).await?;
         }
         // Not empty means that somebody uses a slot.
-        fs::remove_dir(&run_dir).ok();
-        Ok(())
+        Ok(fs::remove_dir(&run_dir).is_ok())
     }
 
     /// The runs that have a worktree here.
