@@ -12,6 +12,7 @@ use crate::{
     dead::DeadLetter,
     event::Outcome,
     ids::{AgentName, EventId, ProjectId, RunId},
+    presence::Presence,
     summary::RunSummary,
     timeline::Entry,
 };
@@ -133,9 +134,13 @@ pub struct AgentStatus {
     /// Since when it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Whether a runner that serves it answers; absent when that can not be asked.
+    /// Whether a runner serves it: one of `runners`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<bool>,
+    /// The runners that serve it, as they said within the last seconds. An agent that needs a process of its own for each
+    /// run has none.
+    #[serde(default)]
+    pub runners: Vec<Presence>,
     /// Its runs that have not ended.
     pub open_runs: u64,
 }

@@ -30,6 +30,7 @@ pub mod event;
 pub mod ids;
 mod kinds;
 pub mod money;
+pub mod presence;
 pub mod public;
 pub mod published;
 pub mod signal;

@@ -1,11 +1,11 @@
 //! Which runs this process holds, and how others reach their holders.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use schemas::{EventId, RunId, Signal};
+use schemas::{AgentName, EventId, RunId, Signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Signals that wait for one holder. A holder reads them before each step; what does not fit is delivered again later.
@@ -30,6 +30,7 @@ pub struct Holds {
 
 #[derive(Debug, Clone)]
 struct Handle {
+    agent: AgentName,
     wake: Option<EventId>,
     inbox: mpsc::Sender<Mail>,
     released: watch::Receiver<()>,
@@ -59,15 +60,15 @@ pub struct Hold {
 }
 
 impl Holds {
-    /// Enters a run, woken by the signal `wake` if by any; nothing when it is held here.
-    pub fn enter(&self, run: RunId, wake: Option<EventId>) -> Option<Hold> {
+    /// Enters a run of `agent`, woken by the signal `wake` if by any; nothing when it is held here.
+    pub fn enter(&self, run: RunId, agent: AgentName, wake: Option<EventId>) -> Option<Hold> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         if runs.contains_key(&run) {
             return None;
         }
         let (sender, inbox) = mpsc::channel(INBOX);
         let (released, watcher) = watch::channel(());
-        runs.insert(run, Handle { wake, inbox: sender, released: watcher });
+        runs.insert(run, Handle { agent, wake, inbox: sender, released: watcher });
         Some(Hold { run, holds: self.clone(), first: None, inbox, _released: released })
     }
 
@@ -79,6 +80,15 @@ impl Holds {
     /// How many runs are held here.
     pub fn len(&self) -> usize {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How many runs of each agent are held here.
+    pub fn by_agent(&self) -> BTreeMap<AgentName, u64> {
+        let mut held = BTreeMap::new();
+        for handle in self.runs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            *held.entry(handle.agent.clone()).or_default() += 1;
+        }
+        held
     }
 
     /// Whether no run is held here.

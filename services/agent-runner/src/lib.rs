@@ -1,8 +1,9 @@
 //! agent-runner: the agent loop. It takes wakes, holds runs, calls models and tools, and journals what it decides.
 //!
 //! Reads `swarm.run.*.requested.resident.*`, `swarm.signal.>`, `swarm.schedule.due.*` and `swarm.control.>`; answers on
-//! `swarm.hold.*`; writes `swarm.run.>` and, for parents and children, `swarm.signal.>`. It must never call a model but
-//! through budget-proxy, never run a command but in the sandbox, and never act on a decision that is not in the log.
+//! `swarm.hold.*`; writes `swarm.run.>`, for parents and children `swarm.signal.>`, and its part of KV `agents`. It must
+//! never call a model but through budget-proxy, never run a command but in the sandbox, and never act on a decision that
+//! is not in the log.
 //!
 //! A paused run differs from the design in one point: it appends `waiting`, but keeps its wake and looks at it again
 //! every two seconds instead of acknowledging it. An end of a pause is then found by looking, and can not be missed
@@ -27,18 +28,21 @@ pub mod worktree;
 
 mod bearer;
 mod context;
+mod presence;
 
 use std::{sync::Arc, time::Duration};
 
 use kit::{
-    blobs::Blobs, bus::Bus, consume, consumer, crew::Crew, fill::Fill, journal::Journal, logs::LogSink,
+    blobs::Blobs, bus::Bus, clock, consume, consumer, crew::Crew, fill::Fill, journal::Journal, logs::LogSink,
     service::Context,
 };
 
 pub use config::Config;
+use harness::Harness as _;
 use holds::Holds;
 use model::ModelClient;
 use native::Native;
+use presence::Registrar;
 use probe::Probe;
 use runtime::Runtime;
 use sweep::Sweeper;
@@ -114,7 +118,20 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
     let sweeper = Sweeper::new(runtime.toolbox.worktrees().clone(), runtime.journal.clone());
     context.spawn_vital("worktrees", sweeper.keep(context.shutdown.clone()));
     let holds = Holds::default();
-    let waker = Waker::new(Arc::clone(&runtime), Arc::new(Native::new(runtime)), holds.clone());
+    let native = Native::new(Arc::clone(&runtime));
+    let registrar = Registrar {
+        bus: deps.bus.clone(),
+        crew: Arc::clone(&runtime.crew),
+        holds: holds.clone(),
+        health: context.health.clone(),
+        runner: presence::Runner {
+            name: config.runner.clone(),
+            harness: native.name(),
+            capacity: MAX_HELD,
+            since: clock::now(),
+        },
+    };
+    let waker = Waker::new(runtime, Arc::new(native), holds.clone());
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));
     context
         .spawn_vital("holds", wake::answer_for_held(deps.bus.clone(), holds, config.runner, context.shutdown.clone()));
@@ -127,6 +144,7 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
     });
     consume::spawn(&context, &deps.bus, consumer::RUNNER_DUE, options(MAX_SIGNALS), move |d| waker.clone().due(d));
     context.ready();
+    context.spawn_vital("presence", registrar.keep(context.shutdown.clone()));
     context.shutdown.cancelled().await;
     Ok(())
 }

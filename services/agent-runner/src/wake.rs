@@ -189,7 +189,7 @@ impl Waker {
             Cause::Signal(id, _) => Some(id.clone()),
             Cause::Requested | Cause::Due => None,
         };
-        let Some(mut hold) = self.holds.enter(run, wake) else {
+        let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), wake) else {
             return Ok(Fate::Later(SIGNAL_ELSEWHERE));
         };
         let (journal, probe) = (self.runtime.journal.clone(), self.runtime.probe.clone());

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod logs;
 pub mod message;
 pub mod nats_server;
+pub mod presence;
 mod pull;
 pub mod requester;
 pub mod scan;

@@ -3,6 +3,7 @@
 
 mod crash;
 mod full;
+mod registry;
 mod straight;
 mod tree;
 mod worktrees;

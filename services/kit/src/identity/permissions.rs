@@ -102,7 +102,7 @@ fn agent_runner(grant: &mut Grant) {
         .reads("CONTROL")
         .reads("SCHEDULES")
         .reads("MEMORY")
-        // An agent's saved state; the first sequence of a run.
+        // Who serves which agent; the first sequence of a run.
         .writes_bucket("agents")
         .reads_bucket("runs")
         .reads_bucket("memory")

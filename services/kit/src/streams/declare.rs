@@ -12,6 +12,9 @@ pub const REPLIES_TTL: Duration = Duration::from_mins(10);
 /// signals and parked messages do, over a restart of their writer.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(5);
 
+/// How long the registry of agents shows that an entry has expired: whoever watches it sees that within a second.
+const MARKER_TTL: Duration = Duration::from_mins(1);
+
 const MIB: i64 = 1024 * 1024;
 
 /// People's commands must find room when everything else is full.
@@ -82,7 +85,9 @@ fn logs(options: &StreamOptions) -> Vec<Config> {
 }
 
 fn buckets() -> Vec<Config> {
-    let mut buckets: Vec<_> = ["memory", "agents", "runs", "budgets"].into_iter().map(bucket).collect();
+    let mut buckets: Vec<_> = ["memory", "runs", "budgets"].into_iter().map(bucket).collect();
+    // Who is there now: what is not said again expires, and whoever watches is told.
+    buckets.push(Config { allow_message_ttl: true, subject_delete_marker_ttl: Some(MARKER_TTL), ..bucket("agents") });
     // On one server until it is known on how many.
     buckets.push(replies(1));
     buckets

@@ -16,6 +16,7 @@ mod epochs;
 mod fixture;
 mod health;
 mod journal;
+mod presence;
 mod proxy;
 mod requester;
 mod streams;

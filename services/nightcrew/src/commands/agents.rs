@@ -1,6 +1,9 @@
-//! `nightcrew agents`: the crew, whether its runner is there, and what each agent may do and has in hand.
+//! `nightcrew agents`: the crew, which runners serve it and how they are, and what each agent may do and has in hand.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -8,12 +11,14 @@ use jiff::Timestamp;
 use kit::{
     bus::Bus,
     consumer::{Durable, RUNNER_WAKE},
+    presence,
 };
 use run_correlator::Filter;
 use schemas::{
     AgentName, Subject,
     cli::{AgentList, AgentStatus, Standing},
     control::Control,
+    presence::Presence,
     subject::Target,
 };
 
@@ -22,6 +27,7 @@ use crate::{
     cli::JsonOptions,
     connected::Connected,
     output::{Output, Tone},
+    visible,
 };
 
 /// The stream of controls.
@@ -49,22 +55,42 @@ pub(crate) async fn agents(crew: &Connected, options: &JsonOptions, out: &Output
     let row = |agent: &AgentStatus| {
         let (tone, standing) = standing(agent);
         let since = agent.since.filter(|_| agent.standing != Standing::Free).map(|since| show::moment(since, zone));
-        let (presence_tone, presence) = match agent.present {
-            Some(true) => (Tone::Good, "yes"),
-            Some(false) => (Tone::Bad, "no runner"),
-            None => (Tone::Quiet, "?"),
-        };
         vec![
             (Tone::Plain, agent.agent.to_string()),
-            (presence_tone, presence.to_owned()),
+            served(&agent.runners),
             (tone, standing),
             (Tone::Quiet, since.unwrap_or_default()),
             (Tone::Plain, show::count(agent.open_runs)),
+            (Tone::Plain, show::count(agent.runners.iter().map(|runner| runner.held).sum())),
             (Tone::Plain, show::excerpt(&agent.description, DESCRIPTION_CHARS)),
         ]
     };
     let rows = list.agents.iter().map(row).collect();
-    Ok(out.table(&["AGENT", "PRESENT", "STANDING", "SINCE", "OPEN RUNS", "FOR"], rows)?)
+    out.table(&["AGENT", "PRESENT", "STANDING", "SINCE", "OPEN RUNS", "HELD", "FOR"], rows)?;
+    for (runner, problem) in problems(&list) {
+        out.line(&visible::line(&format!("runner {runner} is not well: {problem}")))?;
+    }
+    Ok(())
+}
+
+/// By how many runners an agent is served, and how that is meant.
+fn served(runners: &[Presence]) -> (Tone, String) {
+    let well = runners.iter().filter(|runner| runner.problems.is_empty()).count();
+    match (runners.len(), well) {
+        (0, _) => (Tone::Bad, "no runner".to_owned()),
+        (_, 0) => (Tone::Bad, "not well".to_owned()),
+        (1, _) => (Tone::Good, "yes".to_owned()),
+        (all, well) if well < all => (Tone::Warning, format!("{well} of {all} runners")),
+        (all, _) => (Tone::Good, format!("{all} runners")),
+    }
+}
+
+/// What is not well with each runner, once.
+fn problems(list: &AgentList) -> BTreeSet<(&str, &str)> {
+    let runners = list.agents.iter().flat_map(|agent| &agent.runners);
+    runners
+        .flat_map(|runner| runner.problems.iter().map(|problem| (runner.runner.as_str(), problem.as_str())))
+        .collect()
 }
 
 fn standing(agent: &AgentStatus) -> (Tone, String) {
@@ -88,18 +114,20 @@ async fn list(crew: &Connected) -> anyhow::Result<AgentList> {
     for summary in run_correlator::list(&crew.bus, &filter).await? {
         *open.entry(summary.agent).or_default() += 1;
     }
-    let present = is_pulled(&crew.bus, &RUNNER_WAKE).await;
+    let registry = presence::list(&crew.bus).await?;
     let mut agents = Vec::new();
     for agent in &crew.project.crew.agents {
         let own = control(&crew.bus, Target::Agent(agent.name.clone())).await?;
         let force = in_force(own, to_all.clone());
+        let runners: Vec<Presence> = registry.iter().filter(|entry| entry.agent == agent.name).cloned().collect();
         agents.push(AgentStatus {
             agent: agent.name.clone(),
             description: agent.description.clone(),
             standing: force.as_ref().map_or(Standing::Free, |given| stands(&given.control)),
             since: force.as_ref().map(|given| given.at),
             control: force.map(|given| given.control),
-            present,
+            present: Some(!runners.is_empty()),
+            runners,
             open_runs: open.get(&agent.name).copied().unwrap_or(0),
         });
     }

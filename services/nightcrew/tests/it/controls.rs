@@ -1,13 +1,31 @@
 //! `pause`, `resume`, `stop`, `agents`, `retry` and `rebuild`.
 
-use kit::{consumer::RUNNER_WAKE, journal::Journal, streams::StreamOptions};
+use kit::{journal::Journal, presence, streams::StreamOptions};
 use schemas::{
-    Decision, RunEvent, Trigger,
+    AgentName, Class, Decision, RunEvent, Trigger,
     cli::{AgentList, Rebuilt, Retried, RunList, Standing, Told},
     control::Control,
+    presence::Presence,
 };
 
 use crate::fixture::{Crew, Story, run};
+
+fn entry(agent: &str, runner: &str, held: u64, problems: &[&str]) -> Presence {
+    Presence {
+        runner: runner.to_owned(),
+        agent: AgentName::try_new(agent).unwrap(),
+        class: Class::Resident,
+        harness: "native".to_owned(),
+        models: vec!["play".to_owned()],
+        tools: Vec::new(),
+        repositories: Vec::new(),
+        held,
+        load: held,
+        capacity: 10,
+        problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+        since: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
 
 async fn standings(crew: &Crew) -> Vec<(String, Standing, Option<Control>)> {
     let list: AgentList = crew.run(&["agents", "--json"]).await.json();
@@ -54,7 +72,7 @@ async fn a_mistake_in_one_name_tells_nobody_anything() {
 }
 
 #[tokio::test]
-async fn agents_are_there_when_a_runner_waits_and_have_their_open_runs() {
+async fn agents_are_there_when_a_runner_says_so_and_have_their_open_runs() {
     let crew = Crew::start().await;
     crew.write(&Story::asked(1, "lead", "one").started()).await;
     crew.write(&Story::asked(2, "lead", "two")).await;
@@ -62,19 +80,20 @@ async fn agents_are_there_when_a_runner_waits_and_have_their_open_runs() {
     crew.summarise().await;
     let list: AgentList = crew.run(&["agents", "--json"]).await.json();
     assert_eq!((list.agents[0].open_runs, list.agents[1].open_runs), (2, 0));
-    assert_eq!(list.agents[0].present, Some(false), "no runner waits");
+    assert_eq!((list.agents[0].present, list.agents[0].runners.len()), (Some(false), 0), "no runner is there");
 
-    let process = kit::service::Context::new("test");
-    // It keeps what it gets, as a runner does, and goes on waiting for more.
-    let options = kit::consume::Options { max_in_flight: 10, progress_every: None };
-    kit::consume::spawn(&process, &crew.runner, RUNNER_WAKE, options, |_| {
-        std::future::pending::<Result<kit::consume::Fate, kit::journal::AppendError>>()
-    });
+    for entry in [entry("lead", "r1", 2, &[]), entry("lead", "r2", 1, &["log: full\u{1b}[2J"])] {
+        presence::announce(&crew.runner, &entry, presence::TTL).await.unwrap();
+    }
     let list: AgentList = crew.run(&["agents", "--json"]).await.json();
-    assert_eq!(list.agents[0].present, Some(true));
+    assert_eq!((list.agents[0].present, list.agents[1].present), (Some(true), Some(false)));
+    assert_eq!(list.agents[0].runners, [entry("lead", "r1", 2, &[]), entry("lead", "r2", 1, &["log: full\u{1b}[2J"])]);
     let text = crew.run(&["agents"]).await.well();
-    assert!(text.contains("lead") && text.contains("yes") && text.contains("takes requests and answers"), "{text}");
-    process.begin_shutdown();
+    let lead = text.lines().find(|line| line.starts_with("lead")).unwrap();
+    for wanted in ["1 of 2 runners", "free", " 2 ", " 3 ", "takes requests and answers"] {
+        assert!(lead.contains(wanted), "{wanted}: {text}");
+    }
+    assert!(text.contains("no runner") && text.contains("runner r2 is not well: log: full\\u{1b}[2J"), "{text}");
 }
 
 #[tokio::test]
