@@ -1,7 +1,11 @@
 //! Removing blobs that nothing names: what a process stored before it died, and what a purged reply named.
 //!
-//! Names are searched in everything that can hold one: the log, its archives, memory, the saved states of agents. When any of
-//! it can not be read, nothing is removed. Whoever stores a blob names it soon after, so young ones are left alone.
+//! Names are searched in everything that can hold one: the log, its archives, memory, what is parked. When any of it can not be
+//! read, nothing is removed. Whoever stores a blob names it soon after, so young ones are left alone.
+//!
+//! A blob is not searched for names, but for archives. The saved state of an agent names blobs too, long texts and bundles of
+//! its worktree: they are kept because the journal of its run names them, and a state whose run is not in the log is not
+//! gone on from.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,7 +22,7 @@ use kit::service::Context;
 use schemas::RunId;
 use schemas::envelope::KINDS_HEADER;
 
-use crate::domain::blobs::named_in;
+use crate::domain::blobs::{named_in, named_in_letter};
 use crate::read;
 
 /// After the start of the service. A laptop is seldom up for a day.
@@ -30,8 +34,11 @@ const EVERY: Duration = Duration::from_hours(24);
 /// Blobs younger than this are left alone: nobody takes so long to name one.
 const YOUNG: SignedDuration = SignedDuration::from_hours(24);
 
-/// Everything that can name a blob. Kept replies can too, and are gone long before a blob is old.
-const NAMING: [&str; 4] = [STREAM, "MEMORY", "CONTROL", "KV_agents"];
+/// Everything whose messages can name a blob. Kept replies can too, and are gone long before a blob is old.
+const NAMING: [&str; 4] = [STREAM, "MEMORY", "CONTROL", PARKED];
+
+/// What is parked: messages inside of messages, which may never have been anywhere else.
+const PARKED: &str = "DEAD";
 
 /// Nothing was removed, or not all that nothing names.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +92,10 @@ pub async fn sweep_blobs(bus: &Bus, before: Timestamp) -> Result<u64, SweepError
         while let Some(next) = from {
             let page = bus.scan(stream, ">", next).await?;
             for message in &page.messages {
+                if stream == PARKED {
+                    named.extend(named_in_letter(&message.body));
+                    continue;
+                }
                 named.extend(named_in(&message.body));
                 add_archived(&blobs, message, &mut named).await?;
             }

@@ -242,6 +242,7 @@ async fn blobs_are_kept_as_long_as_something_names_them() {
     let blobs = Blobs::new(&log.runner);
     let put = async |content: &'static str| blobs.put(content.into()).await.unwrap();
     let (orphan, live, archived) = (put("orphan").await, put("live").await, put("archived").await);
+    let (parked, state) = (put("parked").await, put("state").await);
     let named = |blob: &BlobRef| Text::Blob(blob.clone());
     let with = |blob| {
         let mut story = fixing();
@@ -253,6 +254,16 @@ async fn blobs_are_kept_as_long_as_something_names_them() {
         story
     };
     log.write(run_of(1), &with(&live)).await;
+    let first = with(&parked).evidence.journal[0].clone();
+    let unroutable = decision_message(run_of(3), own_id(run_of(3), &first.id), &first.decision);
+    kit::dead::park_outgoing(&log.runner, &unroutable, "unroutable", "nobody is there").await.unwrap();
+    let mut going_on = with(&live);
+    for event in &mut going_on.evidence.journal[0].decision.events {
+        if let RunEvent::Requested(requested) = event {
+            requested.state = Some(state.clone());
+        }
+    }
+    log.write(run_of(4), &going_on).await;
     let written = log.write(run_of(2), &with(&archived)).await;
     let archiver = Archiver::new(&log.correlator);
     let now = kit::clock::now();
@@ -266,6 +277,8 @@ async fn blobs_are_kept_as_long_as_something_names_them() {
     blobs.get(&orphan).await.unwrap_err();
     blobs.get(&live).await.unwrap();
     blobs.get(&archived).await.unwrap();
+    blobs.get(&parked).await.unwrap();
+    blobs.get(&state).await.unwrap();
     assert!(told(&log, run_of(2)).await.is_complete());
     assert_eq!(sweep_blobs(&log.correlator, later).await.unwrap(), 0);
 }
