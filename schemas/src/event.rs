@@ -590,6 +590,8 @@ pub enum FailReason {
     Unknown,
     /// A budget is used up.
     Budget,
+    /// The saved state that it was to go on from can not be loaded.
+    State,
     /// Something that Nightcrew got wrong.
     Internal,
 }

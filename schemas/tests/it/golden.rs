@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
 
 use schemars::JsonSchema;
 use schemas::{
-    Block, Decision, RunEvent, Signal, Trigger, call::ModelCall, control::Control, dead::DeadLetter,
+    Block, Decision, RunEvent, SavedState, Signal, Trigger, call::ModelCall, control::Control, dead::DeadLetter,
     public::PublicEvent, published::publish, summary::RunSummary,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -145,4 +145,5 @@ fn records() {
     hold::<ModelCall>("model_call");
     hold::<DeadLetter>("dead_letter");
     hold::<RunSummary>("run_summary");
+    hold::<SavedState>("saved_state");
 }

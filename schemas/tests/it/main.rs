@@ -6,4 +6,5 @@ mod golden;
 mod ids;
 mod kinds;
 mod published;
+mod state;
 mod subject;

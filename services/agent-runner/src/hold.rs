@@ -18,7 +18,7 @@ use kit::{
     message::{EncodeError, Outgoing},
 };
 use schemas::{
-    AgentName, Decision, EventId, RunEvent, RunId,
+    AgentName, Decision, EventId, RunEvent, RunId, SavedState,
     event::{FailReason, HandedOff, Requested},
     ids::InvalidName,
 };
@@ -110,6 +110,11 @@ impl Held {
     /// Whether everything decided is in the log.
     pub fn is_flushed(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// Goes on from the saved state that the run's request names.
+    pub fn go_on_from(&mut self, saved: &SavedState) {
+        self.state.go_on_from(saved);
     }
 
     /// Decides, and keeps the events for the next flush.

@@ -29,6 +29,7 @@ pub mod worktree;
 mod bearer;
 mod context;
 mod presence;
+mod resume_from;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,7 +8,8 @@
 //! - folding the journal gives the state that deciding it gave;
 //! - a message that was applied changes nothing when it is applied again;
 //! - whatever commands come in whatever order, an illegal one is refused and the state stays legal;
-//! - an ended run accepts nothing.
+//! - an ended run accepts nothing;
+//! - a run that goes on from a saved state is the same whether that is loaded before, between or after its messages.
 
 pub mod conversation;
 pub mod decide;
@@ -20,4 +21,4 @@ pub use conversation::{Fitted, Turn};
 pub use decide::{Command, End, Illegal, decide};
 pub use limits::Limits;
 pub use next::{Action, next};
-pub use state::{Corrupt, Phase, RunState};
+pub use state::{Corrupt, DoesNotFit, Phase, RunState};

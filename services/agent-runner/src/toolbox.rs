@@ -152,7 +152,7 @@ impl Toolbox {
             run_id: state.run_id(),
             agent: request.agent.clone(),
             start: start_point(request.work.as_ref()),
-            repository: request.work.as_ref().map(|work| work.repository.clone()),
+            repository: repository_of(state),
             restore: snapshots.clone(),
             bundles: Bundles { blobs: self.blobs.clone(), saved: bundles },
             worktree: OnceCell::new(),
@@ -161,6 +161,12 @@ impl Toolbox {
         };
         RunTools { inner: Arc::new(inner) }
     }
+}
+
+/// Where a run works: where its worktree was saved, also by the run that it goes on from, or where its work is.
+fn repository_of(state: &RunState) -> Option<String> {
+    let saved = state.saved().last().map(|saved| saved.repository.clone());
+    saved.or_else(|| state.request().work.as_ref().map(|work| work.repository.clone()))
 }
 
 /// A run goes on from another's commit when it was given one.
@@ -296,6 +302,10 @@ impl Inner {
         let granted = crew.agent(&self.agent).map(|agent| &agent.capabilities.repositories);
         let wanted = match &self.repository {
             Some(name) if granted.is_some_and(|granted| granted.contains(name)) => Some(name),
+            // What was saved of one repository is nothing in another.
+            Some(name) if !self.restore.is_empty() => {
+                return Err(format!("This work is on the repository {name:?}, which is not in your scope."));
+            }
             _ => granted.and_then(|granted| granted.first()),
         };
         let name = wanted.ok_or("You have no repository to work on: your scope names none.")?;

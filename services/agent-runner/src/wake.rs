@@ -23,7 +23,8 @@ use crate::{
     controls::Standing,
     harness::{Harness, Release},
     hold::{Held, HoldError},
-    holds::{Delivered, Holds, Mail},
+    holds::{Delivered, Hold, Holds, Mail},
+    resume_from,
     run::{Command, Corrupt, End, Phase, RunState},
     runtime::Runtime,
 };
@@ -194,13 +195,7 @@ impl Waker {
         };
         let (journal, probe) = (self.runtime.journal.clone(), self.runtime.probe.clone());
         let mut held = Held::new(state, journal, probe, self.runtime.shutdown.clone());
-        let released = match self.begin(&mut held, cause) {
-            Ok(mail) => {
-                hold.preload(mail);
-                self.harness.drive(&mut held, &mut hold).await
-            }
-            Err(error) => Err(error),
-        };
+        let released = self.drive(&mut held, &mut hold, cause).await;
         drop(hold);
         match released {
             Ok(Release::Ended | Release::Waiting) => Ok(Fate::Ack),
@@ -212,6 +207,12 @@ impl Waker {
             Err(HoldError::ShuttingDown) => Ok(Fate::Later(GIVEN_UP)),
             Err(error) => Err(WakeError::Hold(error)),
         }
+    }
+
+    async fn drive(&self, held: &mut Held, hold: &mut Hold, cause: Cause) -> Result<Release, HoldError> {
+        hold.preload(self.begin(held, cause)?);
+        resume_from::saved_state(&self.runtime, held).await?;
+        self.harness.drive(held, hold).await
     }
 
     /// Decides the take, or the end of a run that may not begin. It is in the log with the first flush.

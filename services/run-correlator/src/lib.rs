@@ -7,7 +7,7 @@
 //! never remove a message from the log that is not in an archive which was read back and named in the log.
 //!
 //! Everything it keeps is a projection: [`rebuild()`] makes KV `runs` anew. Timelines are never stored. The readers
-//! ([`timeline`], [`list`], [`resolve`]) are functions on the bus and not requests to the service, so that a run can be
+//! ([`timeline`], [`journal()`], [`list`], [`resolve`]) are functions on the bus and not requests to the service, so that a run can be
 //! explained while no service is up.
 
 pub mod archive;
@@ -42,7 +42,7 @@ use handle::{Handler, IN_HAND};
 use project::Projector;
 
 pub use config::{ArchivePolicy, Config};
-pub use read::{TimelineError, timeline};
+pub use read::{JournalError, TimelineError, journal, timeline};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use summaries::{Filter, ListError, ResolveError, list, resolve};
 pub use sweep::{SweepError, sweep_blobs};

@@ -21,8 +21,8 @@ use schemas::timeline::{Gap, Timeline};
 use schemas::{Decision, RunEvent, RunId, Subject};
 
 use crate::domain::archive::{self, ArchiveError};
-use crate::domain::evidence::Evidence;
-use crate::domain::{summary, timeline as build};
+use crate::domain::evidence::{Evidence, JournalMessage};
+use crate::domain::{gaps, summary, timeline as build};
 use crate::summaries;
 
 /// How often the log is read again when the replica that answered lags behind the leader.
@@ -60,6 +60,32 @@ pub enum TimelineError {
     },
 }
 
+/// A journal can not be had whole.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The run can not be read.
+    #[error(transparent)]
+    Read(#[from] TimelineError),
+    /// A message of it can not be read.
+    #[error("message {sequence} of run {run} can not be read: {reason}")]
+    Unreadable {
+        /// The run.
+        run: RunId,
+        /// Which.
+        sequence: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something of it is missing.
+    #[error("run {run} is not whole: {gap}")]
+    Gap {
+        /// The run.
+        run: RunId,
+        /// What is missing.
+        gap: Gap,
+    },
+}
+
 /// An archive can not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -74,6 +100,22 @@ pub(crate) enum OpenError {
 pub async fn timeline(bus: &Bus, logs: &LogStore, run: RunId, tree: bool) -> Result<Timeline, TimelineError> {
     let mut told = BTreeSet::new();
     Reader { bus, logs }.timeline(run, tree, &mut told).await
+}
+
+/// What `run` decided, whole and in order, whether it is in the log or in an archive. For who folds it; a journal with a gap
+/// is an error.
+pub async fn journal(bus: &Bus, run: RunId) -> Result<Vec<JournalMessage>, JournalError> {
+    let (_, evidence) = gather(bus, run).await?;
+    if let Some(unreadable) = evidence.unreadable.iter().find(|message| message.in_journal) {
+        let (sequence, reason) = (unreadable.sequence, unreadable.reason.clone());
+        return Err(JournalError::Unreadable { run, sequence, reason });
+    }
+    let holes = gaps::broken_chain(&evidence).into_iter().map(|found| found.gap);
+    let missing = holes.chain(evidence.missing).next();
+    match missing {
+        Some(gap) => Err(JournalError::Gap { run, gap }),
+        None => Ok(evidence.journal),
+    }
 }
 
 struct Reader<'a> {
@@ -156,7 +198,7 @@ pub(crate) async fn gather(bus: &Bus, run: RunId) -> Result<(Option<RunSummary>,
 
 /// Everything that the log holds of a run: journal, signals, calls.
 pub(crate) async fn of_the_log(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, TimelineError> {
-    let mut messages = journal(bus, run, from).await?;
+    let mut messages = journal_in_log(bus, run, from).await?;
     if messages.is_empty() {
         return Err(TimelineError::NotFound(run));
     }
@@ -168,7 +210,7 @@ pub(crate) async fn of_the_log(bus: &Bus, run: RunId, from: u64) -> Result<Vec<V
 }
 
 /// The messages of the journal that are in the log, up to the one that the leader says is the last.
-async fn journal(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, TimelineError> {
+async fn journal_in_log(bus: &Bus, run: RunId, from: u64) -> Result<Vec<Verbatim>, TimelineError> {
     let filter = filter::run(run);
     let mut attempt = 1;
     loop {

@@ -4,6 +4,7 @@
 mod crash;
 mod full;
 mod registry;
+mod state;
 mod straight;
 mod tree;
 mod worktrees;

@@ -17,7 +17,7 @@ use crate::{
     model::{Api, ModelAnswer, ModelError, ModelRequest, ToolOffer},
     probe::Place,
     run::{
-        Command, End, Turn,
+        Command, End, RunState, Turn,
         conversation::{estimate_bytes, fit},
     },
 };
@@ -133,7 +133,7 @@ impl Drive<'_> {
         let turns = self.runtime.load_turns(turns).await;
         let fixed = estimate_bytes(system.len()) + tools.iter().map(|tool| estimate_bytes(tool.bytes())).sum::<u64>();
         let room = context.context_window.saturating_sub(route.max_output_tokens);
-        let fitted = match fit(&turns, fixed, room) {
+        let fitted = match fit(&turns, state.task(), fixed, room) {
             Ok(fitted) => fitted,
             Err(error) => {
                 self.end(End::Fail(FailReason::Model, error.to_string()))?;
@@ -173,7 +173,7 @@ impl Drive<'_> {
         let today = clock::now().to_zoned(self.runtime.crew.time_zone.clone()).date();
         let cost = self.runtime.price(&route, &answer, today);
         let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
-        let content = with_own_ids(answer.content, step);
+        let content = with_own_ids(answer.content, self.held.state(), step);
         let reply =
             ModelReplied { step, model: answer.model, content, stop: answer.stop, usage: answer.usage, cost, millis };
         self.held.decide(Command::Reply(reply))
@@ -212,14 +212,15 @@ pub(super) fn idempotency_key(run: RunId, step: u32) -> String {
     format!("{run}/{step}")
 }
 
-/// Call ids are unique in a run: some servers count them from zero in every answer, or give one twice.
-fn with_own_ids(mut content: Vec<Block>, step: u32) -> Vec<Block> {
-    let mut seen = BTreeSet::new();
+/// Call ids are unique in a conversation, also in one that a run goes on from: some servers count them from zero in every
+/// answer, or give one twice.
+fn with_own_ids(mut content: Vec<Block>, state: &RunState, step: u32) -> Vec<Block> {
+    let mut seen: BTreeSet<String> = state.call_ids().map(str::to_owned).collect();
     for (n, block) in content.iter_mut().enumerate() {
         if let Block::ToolUse { id, .. } = block
             && (!is_globally_unique(id) || !seen.insert(id.clone()))
         {
-            *id = format!("call_s{step}_{n}");
+            *id = format!("call_{}_s{step}_{n}", state.run_id().short());
         }
     }
     content
@@ -233,17 +234,75 @@ fn is_globally_unique(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use schemas::{
+        AgentName, Class, Decision, ProjectId, RunEvent, Trigger,
+        event::{Requested, ToolOutcome},
+        state::{STATE_VERSION, SavedState, ToolResult, Turn},
+    };
+
     use super::*;
 
+    const LONG: &str = "toolu_0123456789abcdefghij";
+
+    fn call(id: &str) -> Block {
+        Block::ToolUse { id: id.into(), name: "read".into(), input: serde_json::json!({}) }
+    }
+
+    /// A run that goes on from a conversation with one call.
+    fn run() -> RunState {
+        let run = RunId::from_uuid(uuid::Uuid::from_u128(0xfeed_beef));
+        let (project, agent) = (ProjectId::try_new("test").unwrap(), AgentName::try_new("coder").unwrap());
+        let request = Requested {
+            project: project.clone(),
+            agent: agent.clone(),
+            class: Class::Resident,
+            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
+            rule: "say".into(),
+            prompt: "go on".into(),
+            context: None,
+            reply_to: None,
+            parent_run_id: None,
+            root_run_id: run,
+            depth: 0,
+            deadline: Timestamp::MAX,
+            work: None,
+            state: None,
+        };
+        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        let mut state = RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap();
+        let result =
+            ToolResult { call_id: LONG.into(), tool: "read".into(), outcome: ToolOutcome::Ok, output: "x".into() };
+        state.go_on_from(&SavedState {
+            version: STATE_VERSION,
+            project,
+            agent,
+            run_id: run,
+            sequence: 1,
+            outcome: None,
+            turns: vec![
+                Turn::User { texts: vec!["begin".into()] },
+                Turn::Assistant { blocks: vec![call(LONG)] },
+                Turn::Tools { results: vec![result] },
+            ],
+            left_out: 0,
+            tools: Vec::new(),
+            work: None,
+            worktree: Vec::new(),
+            data: std::collections::BTreeMap::new(),
+        });
+        state
+    }
+
     #[test]
-    fn no_two_calls_of_an_answer_have_the_same_id() {
-        let call = |id: &str| Block::ToolUse { id: id.into(), name: "read".into(), input: serde_json::json!({}) };
-        let long = "toolu_0123456789abcdefghij";
+    fn no_two_calls_of_a_conversation_have_the_same_id() {
+        let state = run();
         let ids = |content| -> Vec<String> {
-            let own = with_own_ids(content, 3).into_iter();
+            let own = with_own_ids(content, &state, 3).into_iter();
             own.filter_map(|block| if let Block::ToolUse { id, .. } = block { Some(id) } else { None }).collect()
         };
-        assert_eq!(ids(vec![call(long), call(long)]), [long, "call_s3_1"]);
-        assert_eq!(ids(vec![call("0"), call("0")]), ["call_s3_0", "call_s3_1"]);
+        let other = "toolu_9876543210abcdefghij";
+        assert_eq!(ids(vec![call(other), call(other)]), [other, "call_feedbeef_s3_1"]);
+        assert_eq!(ids(vec![call("0"), call("0")]), ["call_feedbeef_s3_0", "call_feedbeef_s3_1"]);
+        assert_eq!(ids(vec![call(LONG)]), ["call_feedbeef_s3_0"], "nor one of a conversation that it goes on from");
     }
 }

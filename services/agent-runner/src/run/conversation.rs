@@ -1,5 +1,7 @@
 //! The conversation as the model sees it, and the rule that cuts it to the model's window.
 
+use std::ops::Range;
+
 use schemas::{Block, Text, event::ToolOutcome};
 
 /// One turn of the conversation.
@@ -89,48 +91,68 @@ fn block_bytes(block: &Block) -> usize {
     }
 }
 
-/// Cuts `turns` to `room` tokens, of which `fixed` are taken by system prompt and tools.
+/// Cuts `turns` to `room` tokens, of which `fixed` are taken by system prompt and tools. `task` is the turn with the run's
+/// task; what stands before it is from a saved state.
 ///
-/// The rule: the first turn (the task) and the last user or tool turn with the model's turn before it always stay; of
-/// the rest whole steps (a model's turn with its results) are left out, oldest first, and a line in the task's turn says
-/// how many. Nothing is shortened inside a turn.
-pub fn fit(turns: &[Turn], fixed: u64, room: u64) -> Result<Fitted, DoesNotFit> {
+/// The rule: the task and the last user or tool turn with the model's turn before it always stay, and so does the first
+/// turn, as long as there is room for it; of the rest whole steps (a model's turn with its results) are left out, oldest
+/// first, and a line in the first turn that is kept says how many. Nothing is shortened inside a turn.
+pub fn fit(turns: &[Turn], task: usize, fixed: u64, room: u64) -> Result<Fitted, DoesNotFit> {
     let whole = fixed + turns.iter().map(Turn::estimate).sum::<u64>();
     if whole <= room {
         return Ok(Fitted { turns: turns.to_vec(), dropped: 0, estimate: whole });
     }
     let mut estimate = whole + TURN_OVERHEAD_TOKENS + estimate_bytes(NOTICE_BYTES);
-    let mut cut = 1;
-    while estimate > room {
-        let Some(end) = step_end(turns, cut) else {
-            return Err(DoesNotFit { needed: estimate, room });
-        };
-        estimate -= turns[cut..end].iter().map(Turn::estimate).sum::<u64>();
-        cut = end;
+    let mut kept = vec![true; turns.len()];
+    for step in droppable(turns, task) {
+        if estimate <= room {
+            break;
+        }
+        estimate -= turns[step.clone()].iter().map(Turn::estimate).sum::<u64>();
+        kept[step].fill(false);
     }
-    let dropped = u32::try_from(cut - 1).unwrap_or(u32::MAX);
-    let mut kept = Vec::with_capacity(turns.len() - cut + 1);
-    kept.push(with_notice(&turns[0], dropped));
-    kept.extend_from_slice(&turns[cut..]);
-    Ok(Fitted { turns: kept, dropped, estimate })
+    if estimate > room {
+        return Err(DoesNotFit { needed: estimate, room });
+    }
+    let dropped = u32::try_from(kept.iter().filter(|kept| !**kept).count()).unwrap_or(u32::MAX);
+    let mut left = turns.iter().zip(kept).filter(|(_, kept)| *kept).map(|(turn, _)| turn);
+    let first = left.next().map(|first| with_notice(first, dropped));
+    Ok(Fitted { turns: first.into_iter().chain(left.cloned()).collect(), dropped, estimate })
+}
+
+/// What may be left out, in the order in which it is: the steps before the task, the first turn when that is not the task,
+/// the steps after the task but the last.
+fn droppable(turns: &[Turn], task: usize) -> impl Iterator<Item = Range<usize>> {
+    let before = steps(turns, 1, task);
+    let first = (task > 0).then_some(0..1);
+    let mut after = steps(turns, task + 1, turns.len());
+    after.pop();
+    before.into_iter().chain(first).chain(after)
+}
+
+/// The steps between two turns: each begins with a model's turn, and ends before the next one.
+fn steps(turns: &[Turn], from: usize, to: usize) -> Vec<Range<usize>> {
+    let mut steps = Vec::new();
+    let mut start = from;
+    while start < to {
+        let next = turns[start + 1..to].iter().position(|turn| matches!(turn, Turn::Assistant(_)));
+        let end = next.map_or(to, |next| start + 1 + next);
+        steps.push(start..end);
+        start = end;
+    }
+    steps
 }
 
 /// Room for the sentence that [`with_notice`] adds.
 const NOTICE_BYTES: usize = 160;
 
-fn with_notice(task: &Turn, dropped: u32) -> Turn {
+fn with_notice(first: &Turn, dropped: u32) -> Turn {
     let notice =
         format!("[{dropped} earlier messages of this conversation were left out because the model's window is full.]");
-    match task {
+    match first {
         Turn::User(texts) => Turn::User(texts.iter().cloned().chain([Text::Inline(notice)]).collect()),
         other => other.clone(),
     }
-}
-
-/// The end of the step that begins at `start`, if another model's turn follows it: the last step is never cut.
-fn step_end(turns: &[Turn], start: usize) -> Option<usize> {
-    let next = turns.iter().skip(start + 1).position(|turn| matches!(turn, Turn::Assistant(_)))?;
-    Some(start + 1 + next)
 }
 
 #[cfg(test)]
@@ -154,14 +176,14 @@ mod tests {
     #[test]
     fn what_fits_is_sent_whole() {
         let turns = conversation(3);
-        let fitted = fit(&turns, 100, 100_000).unwrap();
+        let fitted = fit(&turns, 0, 100, 100_000).unwrap();
         assert_eq!((fitted.turns, fitted.dropped), (turns, 0));
     }
 
     #[test]
     fn oldest_steps_go_first_and_the_model_is_told() {
         let turns = conversation(5);
-        let fitted = fit(&turns, 100, 2_100).unwrap();
+        let fitted = fit(&turns, 0, 100, 2_100).unwrap();
         assert!(fitted.estimate <= 2_100, "{}", fitted.estimate);
         assert!(fitted.dropped > 0 && fitted.dropped.is_multiple_of(2), "whole steps only, not {}", fitted.dropped);
         assert_eq!(fitted.turns.last(), turns.last());
@@ -171,9 +193,41 @@ mod tests {
         assert!(matches!(fitted.turns[1], Turn::Assistant(_)), "a result never stands without its call");
     }
 
+    /// A conversation of `steps` that a run goes on from, and its own of as many.
+    fn gone_on_from(steps: usize) -> Vec<Turn> {
+        let mut turns = conversation(steps);
+        turns.push(Turn::Assistant(vec![Block::Text { text: "done".into() }]));
+        turns.push(Turn::User(vec!["the next task".into()]));
+        turns.extend((steps..2 * steps).flat_map(|n| step(n, 1_000)));
+        turns
+    }
+
+    #[test]
+    fn what_a_run_went_on_from_goes_before_its_own_steps() {
+        let turns = gone_on_from(4);
+        let task = turns.iter().rposition(|turn| matches!(turn, Turn::User(_))).unwrap();
+        // A step costs about 540: this is room for the run's own and not much more.
+        let fitted = fit(&turns, task, 100, 3_000).unwrap();
+        assert!(fitted.estimate <= 3_000, "{}", fitted.estimate);
+        let texts = |turn: &Turn| match turn {
+            Turn::User(texts) => texts.iter().map(|text| text.preview().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(texts(&fitted.turns[0])[0], "the task", "the first turn stays while there is room");
+        assert!(texts(&fitted.turns[0])[1].contains(&format!("{} earlier messages", fitted.dropped)));
+        assert!(fitted.turns.ends_with(&turns[task..]), "nothing of the run itself is left out");
+
+        let fitted = fit(&turns, task, 100, 1_300).unwrap();
+        let own = texts(&fitted.turns[0]);
+        assert_eq!(own[0], "the next task", "then only the task and the last steps stay");
+        assert!(own[1].contains("earlier messages"), "{own:?}");
+        assert!(fitted.turns.ends_with(&turns[turns.len() - 2..]));
+        assert!(matches!(fitted.turns[1], Turn::Assistant(_)), "a result never stands without its call");
+    }
+
     #[test]
     fn a_last_step_that_does_not_fit_is_an_error() {
         let turns = conversation(1);
-        assert!(fit(&turns, 100, 300).is_err());
+        assert!(fit(&turns, 0, 100, 300).is_err());
     }
 }

@@ -1,4 +1,10 @@
 //! The state of a run: a fold of its journal.
+//!
+//! A run that goes on from a saved state has that before its own turns. It is no event: `requested` names it by its
+//! content, so folding the journal and loading what it names gives the same state each time.
+
+mod saved;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +12,15 @@ use jiff::Timestamp;
 use schemas::{
     Block, Decision, EventId, RunEvent, RunId, Text,
     event::{
-        ChildEnded, ContextLoaded, HandedOff, ModelCalled, ModelFailed, ModelReplied, Outcome, Requested, StopReason,
-        ToolCalled, ToolReturned, Totals, WaitReason, Work, WorktreeSaved,
+        ChildEnded, ContextLoaded, HandedOff, ModelCalled, ModelFailed, ModelReplied, Outcome, Requested, ToolCalled,
+        ToolReturned, Totals, WaitReason, Work, WorktreeSaved,
     },
+    state::ToolUse,
 };
 
 use super::conversation::{ToolResult, Turn};
+
+pub use saved::DoesNotFit;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +98,20 @@ pub struct RunState {
     last_step: Option<String>,
     same_steps: u32,
     journal_bytes: u64,
+    earlier: Option<Earlier>,
+}
+
+/// What a run has from the saved state that it goes on from, besides turns and bundles, which stand before its own.
+#[derive(Debug, Clone, PartialEq)]
+struct Earlier {
+    /// How many turns.
+    turns: usize,
+    /// How many were left out before that.
+    left_out: u64,
+    /// The tool calls that were made.
+    tools: Vec<ToolUse>,
+    /// What harnesses kept of their own.
+    data: BTreeMap<String, serde_json::Value>,
 }
 
 impl RunState {
@@ -126,6 +149,7 @@ impl RunState {
             last_step: None,
             same_steps: 0,
             journal_bytes: 0,
+            earlier: None,
         })
     }
 
@@ -373,176 +397,4 @@ fn fingerprint(asked: &[Block], results: &[ToolResult]) -> String {
     let outputs: Vec<_> =
         results.iter().map(|r| serde_json::json!([format!("{:?}", r.outcome), r.output.preview()])).collect();
     serde_json::json!([calls, outputs]).to_string()
-}
-
-/// What others may read of the state.
-impl RunState {
-    /// The run.
-    pub const fn run_id(&self) -> RunId {
-        self.run_id
-    }
-
-    /// What was requested.
-    pub const fn request(&self) -> &Requested {
-        &self.request
-    }
-
-    /// Where it stands.
-    pub const fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// The stream sequence of the last message that was applied: what the next append expects.
-    pub const fn last_sequence(&self) -> u64 {
-        self.last_sequence
-    }
-
-    /// How often the run was taken, as an ordinal.
-    pub const fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// How often it was taken from a lost holder.
-    pub const fn takeovers(&self) -> u32 {
-        self.takeovers
-    }
-
-    /// Bytes of its journal.
-    pub const fn journal_bytes(&self) -> u64 {
-        self.journal_bytes
-    }
-
-    /// What the agent knew at its start.
-    pub const fn context(&self) -> Option<&ContextLoaded> {
-        self.context.as_ref()
-    }
-
-    /// The conversation so far.
-    pub fn turns(&self) -> &[Turn] {
-        &self.turns
-    }
-
-    /// The last model step.
-    pub const fn step(&self) -> u32 {
-        self.step
-    }
-
-    /// The model call that is open.
-    pub const fn model_call(&self) -> Option<&OpenModelCall> {
-        self.model_call.as_ref()
-    }
-
-    /// The tool calls that have not returned.
-    pub const fn open_calls(&self) -> &BTreeMap<String, OpenCall> {
-        &self.open
-    }
-
-    /// Whether this is the end of a child that is awaited.
-    pub fn awaits(&self, ended: &ChildEnded) -> bool {
-        self.open.get(&ended.call_id).is_some_and(|open| open.child == Some(ended.child_run_id))
-    }
-
-    /// The children that are awaited.
-    pub fn open_children(&self) -> impl Iterator<Item = RunId> + '_ {
-        self.open.values().filter_map(|open| open.child)
-    }
-
-    /// The calls that the model asked for and that were not made yet: id, tool, arguments.
-    pub fn unstarted(&self) -> impl Iterator<Item = (&str, &str, &serde_json::Value)> {
-        self.asked.iter().filter_map(|block| match block {
-            Block::ToolUse { id, name, input } if !self.open.contains_key(id) && !self.returned.contains_key(id) => {
-                Some((id.as_str(), name.as_str(), input))
-            }
-            _ => None,
-        })
-    }
-
-    /// Whether messages wait that the model has not seen.
-    pub fn has_mail(&self) -> bool {
-        !self.inbox.is_empty()
-    }
-
-    /// Messages that the model has not seen.
-    pub fn mail(&self) -> &[Text] {
-        &self.inbox
-    }
-
-    /// The model's last answer.
-    pub const fn last_reply(&self) -> Option<&ModelReplied> {
-        self.last_reply.as_ref()
-    }
-
-    /// Whether the model's last answer asks for nothing more.
-    pub fn answered(&self) -> bool {
-        let reply = self.last_reply.as_ref().filter(|reply| reply.step == self.step && self.model_call.is_none());
-        reply.is_some_and(|reply| !reply.content.iter().any(|block| matches!(block, Block::ToolUse { .. })))
-    }
-
-    /// The text of the model's last answer.
-    pub fn answer(&self) -> String {
-        let blocks = self.last_reply.iter().flat_map(|reply| &reply.content);
-        let texts: Vec<&str> = blocks
-            .filter_map(|block| match block {
-                Block::Text { text } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        texts.join("\n\n")
-    }
-
-    /// Why the model's last answer stopped.
-    pub fn last_stop(&self) -> Option<StopReason> {
-        self.last_reply.as_ref().map(|reply| reply.stop)
-    }
-
-    /// What was used so far; `millis` is not filled in.
-    pub const fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
-    /// What was used, at `now`.
-    pub fn totals_at(&self, now: Timestamp) -> Totals {
-        let millis = now.duration_since(self.requested_at).as_millis();
-        Totals { millis: u64::try_from(millis).unwrap_or(0), ..self.totals }
-    }
-
-    /// Whether a signal was taken.
-    pub fn has_taken(&self, signal: &EventId) -> bool {
-        self.signals.contains(signal)
-    }
-
-    /// How many handoffs were made.
-    pub fn handoffs(&self) -> u32 {
-        self.handoffs.values().sum()
-    }
-
-    /// How often this very handoff was made.
-    pub fn same_handoffs(&self, agent: &str, task: &str) -> u32 {
-        self.handoffs.get(&(agent.to_owned(), task.to_owned())).copied().unwrap_or(0)
-    }
-
-    /// Steps in a row that did the same with the same results.
-    pub const fn same_steps(&self) -> u32 {
-        self.same_steps
-    }
-
-    /// The bundles that hold the worktree, oldest first.
-    pub fn saved(&self) -> &[WorktreeSaved] {
-        &self.saved
-    }
-
-    /// The commit that the run, or a child of it, published last.
-    pub const fn work(&self) -> Option<&Work> {
-        self.work.as_ref()
-    }
-
-    /// Whether a rehearsal answered any of its calls.
-    pub const fn rehearsal(&self) -> bool {
-        self.rehearsal
-    }
-
-    /// Whether the tool call with this id is open and was made by an earlier holder.
-    pub fn was_in_flight(&self, call: &OpenCall) -> bool {
-        call.child.is_none() && call.epoch < self.epoch
-    }
 }

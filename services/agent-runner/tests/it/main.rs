@@ -3,3 +3,4 @@
 
 mod run_invariants;
 mod run_progress;
+mod run_saved;

@@ -20,7 +20,7 @@ use crate::run_invariants::requested;
 
 /// What happens next.
 #[derive(Debug, Clone)]
-enum Happens {
+pub(crate) enum Happens {
     /// The holder does what is to be done; the numbers decide how that goes.
     Step(u8, u8),
     /// The holder is lost and another one takes the run.
@@ -35,7 +35,7 @@ enum Happens {
     Cancel,
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+pub(crate) fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         30 => (any::<u8>(), any::<u8>()).prop_map(|(how, what)| Happens::Step(how, what)),
         4 => Just(Happens::Crash),
@@ -58,22 +58,24 @@ const LIMITS: Limits = Limits {
     max_journal_bytes: 1_000_000,
 };
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH
 }
 
 /// A run in the hands of a holder that makes no mistakes.
-struct Play {
-    live: RunState,
-    journal: Vec<Decision>,
+pub(crate) struct Play {
+    pub(crate) live: RunState,
+    pub(crate) journal: Vec<Decision>,
     serial: u32,
+    name: &'static str,
 }
 
 impl Play {
-    fn new() -> Self {
+    /// A run whose calls have ids that begin with `name`.
+    pub(crate) fn new(name: &'static str) -> Self {
         let (run, first) = requested();
         let live = RunState::begin(run, 1, now(), &first).unwrap();
-        Self { live, journal: vec![first], serial: 0 }
+        Self { live, journal: vec![first], serial: 0, name }
     }
 
     fn ended(&self) -> bool {
@@ -94,7 +96,7 @@ impl Play {
         self.serial
     }
 
-    fn happen(&mut self, what: &Happens) {
+    pub(crate) fn happen(&mut self, what: &Happens) {
         if self.ended() {
             return;
         }
@@ -219,7 +221,11 @@ impl Play {
                 1 => "read",
                 _ => "shell",
             };
-            Block::ToolUse { id: format!("s{step}-{n}"), name: name.into(), input: serde_json::json!({ "n": what }) }
+            Block::ToolUse {
+                id: format!("{}{step}-{n}", self.name),
+                name: name.into(),
+                input: serde_json::json!({ "n": what }),
+            }
         };
         let calls = (how % 4).min(3);
         let content: Vec<Block> = (0..calls).map(block).collect();
@@ -282,7 +288,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_run_goes_on_and_ends(what in proptest::collection::vec(happens(), 0..80)) {
-        let mut play = Play::new();
+        let mut play = Play::new("s");
         for what in &what {
             play.happen(what);
         }

@@ -27,7 +27,8 @@ pub(super) fn requested(requested: &Requested) -> String {
         Trigger::Handoff { parent_run_id, .. } => format!("{} asks {agent}", run(*parent_run_id)),
         Trigger::Retry { of, by, .. } => format!("{} retries {} of {agent}", name(by), run(*of)),
     };
-    format!("{who}: {}", quote(requested.prompt.preview()))
+    let from = if requested.state.is_some() { ", to go on from a saved state" } else { "" };
+    format!("{who}{from}: {}", quote(requested.prompt.preview()))
 }
 
 pub(super) fn context_loaded(context: &ContextLoaded) -> String {

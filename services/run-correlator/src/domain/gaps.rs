@@ -85,7 +85,7 @@ fn unreadable(evidence: &Evidence) -> impl Iterator<Item = Found> {
 }
 
 /// Every message of the journal says which one it came after.
-fn broken_chain(evidence: &Evidence) -> Vec<Found> {
+pub fn broken_chain(evidence: &Evidence) -> Vec<Found> {
     let mut found = Vec::new();
     let mut previous = 0;
     let mut last = Timestamp::UNIX_EPOCH;

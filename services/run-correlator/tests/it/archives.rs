@@ -5,7 +5,7 @@ use kit::blobs::Blobs;
 use kit::journal::{AppendError, Journal};
 use kit::streams::StreamOptions;
 use run_correlator::archive::{Archiver, NotNow, Part};
-use run_correlator::{ArchivePolicy, Config, sweep_blobs, timeline};
+use run_correlator::{ArchivePolicy, Config, journal, sweep_blobs, timeline};
 use schemas::event::Archived;
 use schemas::subject::filter;
 use schemas::summary::RunSummary;
@@ -58,6 +58,8 @@ async fn an_archived_run_reads_like_one_in_the_log() {
     let other = log.write(run_of(2), &fixing()).await;
     let before = told(&log, run_of(1)).await;
     assert!(before.is_complete());
+    let decided_before = journal(&log.cli, run_of(1)).await.unwrap();
+    assert_eq!(decided_before.len(), fixing().evidence.journal.len());
     let archiver = Archiver::new(&log.correlator);
     let now = kit::clock::now();
     let archived = archiver.archive(run_of(1), written.first, SignedDuration::ZERO, now);
@@ -69,6 +71,8 @@ async fn an_archived_run_reads_like_one_in_the_log() {
     assert!(after.is_complete(), "{:?}", after.gaps);
     assert_eq!(without_archive(&after), without_archive(&before));
     assert!(after.summary.archived);
+    let mut decided = journal(&log.cli, run_of(1)).await.unwrap();
+    assert!(decided.pop().unwrap().decision.kinds() == "archived" && decided == decided_before);
     let last = after.entries.iter().rev().find(|entry| entry.source == Source::Journal);
     assert!(last.unwrap().line.starts_with("9 messages went into an archive"));
 
