@@ -191,6 +191,21 @@ pub struct Retried {
     pub agent: AgentName,
 }
 
+/// `nightcrew state save`. The file is a [`crate::state::SavedState`], which `nightcrew state show --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StateSaved {
+    /// Where it is.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Whose it is.
+    pub agent: AgentName,
+    /// The run.
+    pub run_id: RunId,
+    /// The last message of the run's journal that is in it.
+    pub sequence: u64,
+}
+
 /// `nightcrew dead list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadList {

@@ -10,7 +10,7 @@ use crate::{
     call::ModelCall,
     cli::{
         AgentList, DeadList, DeadResults, Diagnosis, FollowedEntry, Initialised, ParkedLetter, Rebuilt, Retried,
-        RunList, Running, Spoken, Told,
+        RunList, Running, Spoken, StateSaved, Told,
     },
     control::Control,
     dead::DeadLetter,
@@ -47,6 +47,7 @@ pub fn schemas() -> Vec<Published> {
         publish::<Retried>("cli_retry"),
         publish::<RunList>("cli_runs"),
         publish::<Spoken>("cli_say"),
+        publish::<StateSaved>("cli_state_save"),
         publish::<FollowedEntry>("cli_timeline_follow"),
         publish::<Told>("cli_told"),
         publish::<Running>("cli_up"),

@@ -51,6 +51,9 @@ pub enum Command {
     Stop(StopOptions),
     /// Try an ended run again, as a new run below it.
     Retry(RetryOptions),
+    /// Keep or look at what an agent knows after a run: `say --from` goes on from it.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Look after messages that could not be handled.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -132,6 +135,9 @@ pub struct SayOptions {
     /// whom to say it to; without one the terminal's default agent answers.
     #[arg(required = true, value_name = "[AGENT] TEXT")]
     pub words: Vec<String>,
+    /// Go on from what the agent knows after a run: the run, or a file of `nightcrew state save`. The agent is the run's.
+    #[arg(long, value_name = "RUN|FILE")]
+    pub from: Option<String>,
     /// Do not wait for the answer.
     #[arg(long)]
     pub no_wait: bool,
@@ -286,6 +292,45 @@ pub struct RetryOptions {
     /// The run: its id, or the beginning of it.
     pub run: String,
     /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the crew is.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// What to do with the state of an agent.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write it to a file: the conversation, the tool calls, and where the work is.
+    Save(StateSaveOptions),
+    /// Show it.
+    Show(StateShowOptions),
+}
+
+/// Options of `state save`.
+#[derive(Debug, Args)]
+pub struct StateSaveOptions {
+    /// The run: its id, or the beginning of it.
+    pub run: String,
+    /// Where to; by default a new file here, named after agent and run.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the crew is.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Options of `state show`.
+#[derive(Debug, Args)]
+pub struct StateShowOptions {
+    /// The run, by its id or the beginning of it, or a file of `nightcrew state save`.
+    #[arg(value_name = "RUN|FILE")]
+    pub of: String,
+    /// Print the whole state as JSON.
     #[arg(long)]
     pub json: bool,
     /// Where the crew is.

@@ -12,12 +12,20 @@ pub(crate) mod rebuild;
 pub(crate) mod retry;
 pub(crate) mod runs;
 pub(crate) mod say;
+pub(crate) mod state;
 pub(crate) mod timeline;
 
 mod show;
 
-use kit::bus::Bus;
+use std::time::Duration;
+
+use kit::{bus::Bus, message::Outgoing, requester::Requester, service::Context};
 use schemas::RunId;
+
+use crate::connected::Connected;
+
+/// How long what is left of a request may take once it is in the log.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// The run that a person names.
 pub(crate) async fn run_of(bus: &Bus, text: &str) -> anyhow::Result<RunId> {
@@ -26,4 +34,14 @@ pub(crate) async fn run_of(bus: &Bus, text: &str) -> anyhow::Result<RunId> {
         ResolveError::NoId(_) => crate::connected::Usage(error.to_string()).into(),
         error => error.into(),
     })
+}
+
+/// Requests a run, by the one gate that refuses runs when the log is nearly full.
+pub(crate) async fn request(crew: &Connected, outgoing: Outgoing) -> anyhow::Result<()> {
+    let process = Context::new("nightcrew");
+    let requested = Requester::start(&crew.bus, &process).request(outgoing).await;
+    process.begin_shutdown();
+    process.drain(DRAIN).await;
+    requested?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ mod visible;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command, DeadCommand, Reach};
+use cli::{Cli, Command, DeadCommand, Reach, StateCommand};
 use connected::{Connected, Usage};
 use output::{Output, PrintError};
 use schemas::control::Control;
@@ -41,7 +41,9 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    use commands::{agents, cancel, completions, control, dead, doctor, init, rebuild, retry, runs, say, timeline};
+    use commands::{
+        agents, cancel, completions, control, dead, doctor, init, rebuild, retry, runs, say, state, timeline,
+    };
     let out = &Output::open();
     let dir = cli.dir;
     let project = || project::Project::load(&dir);
@@ -62,6 +64,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             control::tell(&crew(&o.reach).await?, &o.whom, how, o.json, out).await
         }
         Command::Retry(o) => retry::retry(&crew(&o.reach).await?, &o, out).await,
+        Command::State(StateCommand::Save(o)) => state::save(&crew(&o.reach).await?, &o, out).await,
+        Command::State(StateCommand::Show(o)) => state::show(async || crew(&o.reach).await, &o, out).await,
         Command::Dead(DeadCommand::List(o)) => dead::list(&crew(&o.reach).await?, &o, out).await,
         Command::Dead(DeadCommand::Show(o)) => dead::show(&crew(&o.reach).await?, &o, out).await,
         Command::Dead(DeadCommand::Replay(o)) => dead::replay(&crew(&o.reach).await?, &o, out).await,

@@ -7,8 +7,6 @@ use kit::{
     clock,
     logs::{Limits, LogStore},
     message::Outgoing,
-    requester::Requester,
-    service::Context,
 };
 use schemas::{
     Decision, RunEvent, RunId, Subject, Trigger, cli::Retried, event::Requested, summary::RunState, timeline::Source,
@@ -42,7 +40,7 @@ pub(crate) async fn retry(crew: &Connected, options: &RetryOptions, out: &Output
     envelope.agent = Some(agent.clone());
     let subject = Subject::Requested(run_id, requested.class, agent.clone());
     let decision = Decision { events: vec![RunEvent::Requested(Box::new(requested))] };
-    append(crew, Outgoing::decision(subject, envelope, &decision)?).await?;
+    super::request(crew, Outgoing::decision(subject, envelope, &decision)?).await?;
     if options.json {
         return Ok(out.json(&Retried { run_id, of: old, agent })?);
     }
@@ -66,14 +64,4 @@ async fn request_of(crew: &Connected, run: RunId) -> anyhow::Result<Requested> {
         Some(RunEvent::Requested(requested)) => Ok(*requested),
         _ => anyhow::bail!("{} has lost its beginning", show::run(run)),
     }
-}
-
-/// Requests go through the one gate that refuses them when the log is nearly full.
-async fn append(crew: &Connected, outgoing: Outgoing) -> anyhow::Result<()> {
-    let process = Context::new("nightcrew");
-    let requested = Requester::start(&crew.bus, &process).request(outgoing).await;
-    process.begin_shutdown();
-    process.drain(std::time::Duration::from_secs(1)).await;
-    requested?;
-    Ok(())
 }

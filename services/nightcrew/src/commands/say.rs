@@ -4,6 +4,8 @@
 //! brings the answer. This command only prints what it hears. The log says when there is nothing more to hear: a run has
 //! ended, and its last word is known to be delivered.
 
+mod from;
+
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chat_bridge::adapters::terminal::{Said, Session};
@@ -18,6 +20,8 @@ use crate::{
     visible,
 };
 
+use from::Words;
+
 /// How often the log is asked whether a run has ended. Its answer usually comes before.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,9 +33,12 @@ const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Says something, and waits for the answers unless told not to.
 pub(crate) async fn say(crew: &Connected, options: &SayOptions, out: &Output) -> anyhow::Result<()> {
-    let text = text(crew, &options.words)?;
+    let words = words(crew, &options.words)?;
     let mut session = Session::open(&crew.bus, clock::uuid7()).await?;
-    let woken = session.say(clock::uuid7(), &crew.person, &text, clock::now()).await?;
+    let woken = match &options.from {
+        Some(from) => vec![from::start(crew, from, words, session.room()).await?],
+        None => session.say(clock::uuid7(), &crew.person, &as_said(&words), clock::now()).await?,
+    };
     let printer = Printer { json: options.json, out };
     for started in &woken {
         printer.woken(started)?;
@@ -58,11 +65,14 @@ pub(crate) async fn say(crew: &Connected, options: &SayOptions, out: &Output) ->
     Ok(())
 }
 
-/// The words as they are said: to the agent that the first one names.
-fn text(crew: &Connected, words: &[String]) -> anyhow::Result<String> {
-    let names = |word: &str| crew.project.crew.agents.iter().any(|agent| agent.name.as_str() == word);
+/// What is said, and to whom: the agent that the first word names.
+fn words(crew: &Connected, words: &[String]) -> anyhow::Result<Words> {
+    let named = |word: &str| crew.project.crew.agents.iter().find(|agent| agent.name.as_str() == word);
     let (agent, words) = match words {
-        [first, rest @ ..] if !rest.is_empty() && names(first) => (Some(first), rest),
+        [first, rest @ ..] if !rest.is_empty() => match named(first) {
+            Some(agent) => (Some(agent.name.clone()), rest),
+            None => (None, words),
+        },
         words => (None, words),
     };
     let text = match words {
@@ -73,10 +83,15 @@ fn text(crew: &Connected, words: &[String]) -> anyhow::Result<String> {
     if text.is_empty() {
         return Err(Usage("there is nothing to say".to_owned()).into());
     }
-    Ok(match agent {
+    Ok(Words { agent, text: text.to_owned() })
+}
+
+/// The words as they are said in a room.
+fn as_said(Words { agent, text }: &Words) -> String {
+    match agent {
         Some(agent) => format!("{agent}: {text}"),
-        None => text.to_owned(),
-    })
+        None => text.clone(),
+    }
 }
 
 /// Prints what is heard.

@@ -10,3 +10,4 @@ mod mistakes;
 mod running;
 mod runs;
 mod say;
+mod state;

@@ -10,7 +10,7 @@ use schemas::{
     ids::Token,
 };
 
-use crate::fixture::Crew;
+use crate::fixture::{Crew, Story, run};
 
 /// What anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,11 +31,16 @@ async fn bridge(crew: &Crew) -> Context {
 
 /// The next run that somebody asks for.
 async fn next_request(bus: &Bus) -> (RunId, u64, Requested) {
+    next_request_after(bus, RunId::from_uuid(uuid::Uuid::nil())).await
+}
+
+/// The next run that somebody asks for besides `known`.
+async fn next_request_after(bus: &Bus, known: RunId) -> (RunId, u64, Requested) {
     let asked = async {
         loop {
             let page = bus.scan("SWARM", "swarm.run.*.requested.>", 1).await.unwrap();
-            if let Some(message) = page.messages.first() {
-                let stored = message.stored().unwrap();
+            let stored = page.messages.iter().map(|message| message.stored().unwrap());
+            if let Some(stored) = stored.into_iter().find(|stored| stored.run_id() != Some(known)) {
                 let decision: Decision = stored.decode().unwrap();
                 let [RunEvent::Requested(requested)] = decision.events.as_slice() else { panic!("{decision:?}") };
                 return (stored.run_id().unwrap(), stored.sequence, (**requested).clone());
@@ -106,6 +111,26 @@ async fn a_first_word_names_the_agent_and_a_run_that_fails_is_a_failure() {
     assert_eq!((agent.as_str(), *woken, *outcome), ("scout", run_id, Outcome::Failed));
     assert!(text.contains("I could not."));
     assert_eq!(requested.agent.as_str(), "scout");
+    bridge.begin_shutdown();
+}
+
+#[tokio::test]
+async fn the_answer_of_a_run_that_goes_on_from_another_comes_back_too() {
+    let crew = Crew::start().await;
+    let bridge = bridge(&crew).await;
+    crew.write(&Story::asked(1, "scout", "look").started().finished("seen")).await;
+    let play = async {
+        let request = next_request_after(&crew.runner, run(1)).await;
+        answer(&crew.runner, &request, "It was teal.", finished("It was teal.")).await;
+        request
+    };
+    let from = run(1).to_string();
+    let words = ["say", "--from", from.as_str(), "Which?"];
+    let (said, (run_id, _, requested)) = tokio::join!(crew.run(&words), play);
+    let text = said.well();
+    assert!(text.starts_with(&format!("scout has it: run {run_id}\n")), "{text:?}");
+    assert!(text.contains("\n\nIt was teal."), "{text:?}");
+    assert!(requested.state.is_some());
     bridge.begin_shutdown();
 }
 

@@ -58,6 +58,11 @@ impl Session {
         Ok(Self { bus: bus.clone(), id, said, seen: HashSet::new(), thread: None, earlier: Vec::new() })
     }
 
+    /// The session's room in its channel: where a run answers that was started past the bridge.
+    pub fn room(&self) -> &str {
+        &self.id
+    }
+
     /// Says something and gives the runs that it belongs to. `event_id` is a fresh UUID: a message that is said again
     /// with the same one starts nothing new. A second message of a session follows up on the first.
     pub async fn say(
