@@ -96,5 +96,8 @@ async fn ended_runs_leave_no_worktree_and_waiting_runs_keep_theirs() {
     tell(&rig, "scout", Control::Resume(by())).await;
     let end = rig.end(waits).await.expect("an end");
     assert!(matches!(&end, RunEvent::Finished(finished) if finished.answer.preview() == "seen"), "{end:?}");
+    let handed = rig.wait(waits, |event| matches!(event, RunEvent::HandedOff(_))).await.expect("a handoff");
+    let RunEvent::HandedOff(handed) = handed else { unreachable!("it was matched") };
+    assert!(!worktree(&rig, handed.child_run_id).exists(), "a run that needs no files has no worktree");
     swept(&rig, &mut sweeper, waits).await;
 }

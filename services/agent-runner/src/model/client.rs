@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use eventsource_stream::Eventsource as _;
 use futures::StreamExt as _;
+use jiff::Timestamp;
+use kit::clock;
 use schemas::event::ModelErrorClass;
 
 use super::{Api, ModelAnswer, ModelError, ModelRequest, Reader, anthropic, openai};
@@ -81,14 +83,20 @@ async fn read(response: reqwest::Response, mut reader: Box<dyn Reader>) -> Resul
     reader.finish()
 }
 
+/// How long a `retry-after` asks to wait: seconds, or until a date.
+fn retry_after(asked: &str, now: Timestamp) -> Option<Duration> {
+    let asked = asked.trim();
+    if let Ok(seconds) = asked.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let until = jiff::fmt::rfc2822::parse(asked).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
 async fn refusal(response: reqwest::Response) -> ModelError {
     let status = response.status().as_u16();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.trim().parse::<f64>().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let retry_after = asked.and_then(|asked| retry_after(asked, clock::now()));
     let text = response.text().await.unwrap_or_default();
     let said = serde_json::from_str::<serde_json::Value>(&text).ok();
     let error = said.as_ref().map(|value| &value["error"]);
@@ -102,4 +110,21 @@ async fn refusal(response: reqwest::Response) -> ModelError {
     };
     let said = ModelError::new(class, format!("HTTP {status}: {message}"));
     ModelError { status: Some(status), retry_after, ..said }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_asks_to_wait_for_seconds_or_until_a_date() {
+        let now = "2015-10-21T07:27:30Z".parse().unwrap();
+        let seconds = |asked| retry_after(asked, now).map(|wait| wait.as_secs_f64());
+        assert_eq!(seconds("7"), Some(7.0));
+        assert_eq!(seconds(" 0.5 "), Some(0.5));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(30.0));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT"), Some(0.0), "a date that has passed");
+        assert_eq!(seconds("-1"), None);
+        assert_eq!(seconds("soon"), None);
+    }
 }

@@ -92,3 +92,137 @@ pub fn refuses_handoff(state: &RunState, limits: &Limits, agent: &str, task: &st
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use schemas::{
+        AgentName, Block, Class, Decision, ProjectId, RunEvent, RunId, Trigger, Usage,
+        event::{ContextLoaded, HandedOff, ModelCalled, ModelReplied, Requested, StopReason},
+    };
+
+    use super::*;
+    use crate::run::{Action, Command, decide, next, next::Asked};
+
+    const LIMITS: Limits = Limits {
+        max_steps: 3,
+        max_tokens: 100,
+        max_handoffs: 3,
+        max_depth: 2,
+        max_same_handoff: 2,
+        max_same_step: 3,
+        max_takeovers: 2,
+        max_model_attempts: 2,
+        max_journal_bytes: 1_000,
+    };
+
+    fn begin(depth: u32) -> RunState {
+        let run = RunId::from_uuid(uuid::Uuid::from_u128(1));
+        let request = Requested {
+            project: ProjectId::try_new("test").unwrap(),
+            agent: AgentName::try_new("lead").unwrap(),
+            class: Class::Resident,
+            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
+            rule: "say".into(),
+            prompt: "do it".into(),
+            context: None,
+            reply_to: None,
+            parent_run_id: None,
+            root_run_id: run,
+            depth,
+            deadline: Timestamp::MAX,
+            work: None,
+            state: None,
+        };
+        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        taken(&RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap())
+    }
+
+    fn after(state: &RunState, command: Command) -> RunState {
+        decide(state, command).unwrap().0
+    }
+
+    fn taken(state: &RunState) -> RunState {
+        after(state, Command::Take { runner: "r".into(), harness: "native".into() })
+    }
+
+    fn held(depth: u32) -> RunState {
+        let context = ContextLoaded { model: "m".into(), context_window: 9, system: "s".into(), tools: vec![] };
+        after(&begin(depth), Command::LoadContext(context))
+    }
+
+    /// The model answers with these handoffs, each to an agent with a task.
+    fn replied(state: &RunState, step: u32, tokens: u64, handoffs: &[(&str, &str)]) -> RunState {
+        let called = ModelCalled { step, attempt: 1, model: "m".into(), input_estimate: 1, dropped_messages: 0 };
+        let call = |n: usize| Block::ToolUse { id: format!("{step}-{n}"), name: "handoff".into(), input: 1.into() };
+        let reply = ModelReplied {
+            step,
+            model: "m".into(),
+            content: (0..handoffs.len()).map(call).collect(),
+            stop: StopReason::ToolUse,
+            usage: Usage { input_tokens: tokens, ..Usage::default() },
+            cost: None,
+            millis: 1,
+        };
+        let mut state = after(&after(state, Command::CallModel(called)), Command::Reply(reply));
+        for (n, (agent, task)) in handoffs.iter().enumerate() {
+            let call_id = format!("{step}-{n}");
+            let asked = Asked { call_id: call_id.clone(), tool: "handoff".into(), arguments: 1.into() };
+            state = after(&state, Command::CallTool { asked, idempotent: false });
+            let child_run_id = RunId::from_uuid(uuid::Uuid::from_u128(100 + n as u128));
+            let (agent, task) = (AgentName::try_new(*agent).unwrap(), (*task).into());
+            state = after(&state, Command::HandOff(HandedOff { call_id, child_run_id, agent, task }));
+        }
+        state
+    }
+
+    fn reason(state: &RunState) -> Option<FailReason> {
+        match next(state, &LIMITS, Timestamp::UNIX_EPOCH) {
+            Action::Fail(reason, message) => {
+                assert!(!message.is_empty());
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_run_may_not_use_more_tokens_than_it_has() {
+        assert_eq!(reason(&replied(&held(0), 1, 100, &[])), None);
+        assert_eq!(reason(&replied(&held(0), 1, 101, &[])), Some(FailReason::Tokens));
+    }
+
+    #[test]
+    fn a_run_is_not_taken_over_for_ever() {
+        let lost_twice = taken(&taken(&held(0)));
+        assert_eq!(reason(&lost_twice), None);
+        assert_eq!(reason(&taken(&lost_twice)), Some(FailReason::Attempts));
+    }
+
+    #[test]
+    fn a_journal_has_its_size() {
+        let mut state = held(0);
+        state.appended(2, 1_000);
+        assert_eq!(reason(&state), None);
+        state.appended(3, 1);
+        assert_eq!(reason(&state), Some(FailReason::JournalFull));
+    }
+
+    #[test]
+    fn handoffs_have_a_depth_and_a_number_and_are_not_repeated() {
+        let refused = |state: &RunState, agent: &str, task: &str| {
+            refuses_handoff(state, &LIMITS, agent, task).map(|(reason, message)| {
+                assert!(!message.is_empty());
+                reason
+            })
+        };
+        assert_eq!(refused(&held(1), "scout", "look"), None);
+        assert_eq!(refused(&held(2), "scout", "look"), Some(FailReason::Handoffs), "a grandchild hands nothing on");
+        let twice = replied(&held(0), 1, 1, &[("scout", "look"), ("scout", "look")]);
+        assert_eq!(refused(&twice, "scout", "look"), Some(FailReason::RepeatedHandoff));
+        assert_eq!(refused(&twice, "scout", "look again"), None);
+        assert_eq!(refused(&twice, "coder", "look"), None);
+        let thrice = replied(&held(0), 1, 1, &[("scout", "look"), ("scout", "find"), ("coder", "mend")]);
+        assert_eq!(refused(&thrice, "coder", "test"), Some(FailReason::Handoffs));
+    }
+}
