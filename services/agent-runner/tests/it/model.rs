@@ -11,7 +11,7 @@ use schemas::{
     Block,
     event::{ModelErrorClass, StopReason, ToolOutcome},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const BOTH: [Api; 2] = [Api::Anthropic, Api::OpenAi];
 
@@ -45,6 +45,12 @@ impl Model {
     }
 }
 
+/// The arguments of a call.
+fn arguments(block: &Block) -> &Value {
+    let Block::ToolUse { input, .. } = block else { panic!("{block:?}") };
+    input
+}
+
 fn task() -> Turn {
     Turn::User(vec!["fix it".into(), "in a.rs".into()])
 }
@@ -75,8 +81,7 @@ async fn text_and_calls_made_at_once_are_read_from_the_stream_and_their_results_
         assert_eq!(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens, 127, "{api:?}: {usage:?}");
         let [Block::Text { text }, calls @ ..] = answer.content.as_slice() else { panic!("{:?}", answer.content) };
         assert_eq!(text, "I look.");
-        let input = |call| if let &Block::ToolUse { ref input, .. } = call { input } else { panic!("{call:?}") };
-        let inputs: Vec<_> = calls.iter().map(input).collect();
+        let inputs: Vec<_> = calls.iter().map(arguments).collect();
         let deep = json!({ "path": "a \"quoted\" ü.rs", "deep": { "list": [1, 2.5, null] } });
         assert_eq!(inputs, [&deep, &json!({}), &json!({ "path": "c.rs" })]);
 
