@@ -3,7 +3,12 @@
 //! A line that is written inside a span with a field `run` carries that run: as `[run=<id>]` in text, as `run_id` in
 //! JSON. Use [`run_span`]. Lines go to standard error because standard output belongs to what a command answers.
 
-use std::{io::IsTerminal, path::PathBuf, str::FromStr};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use schemas::{AgentName, RunId};
 use tracing::Span;
@@ -139,7 +144,20 @@ pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
     };
     let (subscriber, guard) = subscriber(config, output)?;
     subscriber.try_init().map_err(TelemetryError::Twice)?;
+    log_panics();
     Ok(guard)
+}
+
+/// From now on a panic of this process is a log line like any other, under the service and the run in which it happened; with
+/// its backtrace when `RUST_BACKTRACE` asks for one.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        let location = panic.location().map(ToString::to_string);
+        let reason = panic.payload_as_str().unwrap_or("no reason was given");
+        tracing::error!(reason, location, backtrace, "panicked");
+    }));
 }
 
 /// What [`init`] installs, for tests that use it for a while (`tracing::subscriber::with_default`).

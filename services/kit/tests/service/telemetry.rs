@@ -133,6 +133,21 @@ fn a_message_can_not_pretend_to_be_several_lines() {
 }
 
 #[test]
+fn a_panic_is_one_line_under_its_run() {
+    let (run, agent) = run();
+    let before = std::panic::take_hook();
+    let text = text("info", || {
+        telemetry::log_panics();
+        let _entered = telemetry::run_span(run, &agent).entered();
+        std::panic::catch_unwind(|| panic!("out of\nluck")).unwrap_err();
+    });
+    std::panic::set_hook(before);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains(&format!("[run={run}] panicked")), "{text}");
+    assert!(text.contains("reason=\"out of\\nluck\"") && text.contains("telemetry.rs:"), "{text}");
+}
+
+#[test]
 fn colours_are_used_only_when_asked_for() {
     let buffer = Buffer::default();
     let (subscriber, _guard) = telemetry::subscriber(&config("info"), Output::text(buffer.clone(), true)).unwrap();
