@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kit::{bus::Bus, config::Env, crew, identity, journal::Journal, message::Outgoing, service::Context};
 use schemas::{
     Decision, Envelope, EventId, RunEvent, RunId, Subject,
-    cli::Spoken,
+    cli::{DeadList, Spoken},
     event::{FailReason, Failed, Finished, Footer, MessageSent, Outcome, Requested, Totals},
     ids::Token,
 };
@@ -141,6 +141,22 @@ async fn who_does_not_wait_gets_the_run_alone() {
     let said = crew.run(&["say", "--no-wait", "--json", "look"]).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(matches!(said.json(), Spoken::Woken { .. }));
+    bridge.begin_shutdown();
+}
+
+#[tokio::test]
+async fn who_may_not_be_woken_is_told_with_who_may() {
+    let crew = Crew::start().await;
+    let team = crew.folder.path().join("team.yaml");
+    let text = std::fs::read_to_string(&team).unwrap();
+    std::fs::write(&team, text.replace("agents: [lead, scout]", "agents: [lead]")).unwrap();
+    let bridge = bridge(&crew).await;
+    let said = crew.run(&["say", "scout", "look"]).await;
+    assert_eq!(said.code, 1);
+    assert!(said.out.contains("**scout** may not be woken in this room. Try `@lead`."), "{said:?}");
+    assert!(said.err.contains("nobody was woken"), "{said:?}");
+    let parked: DeadList = crew.run(&["dead", "list", "--json"]).await.json();
+    assert_eq!(parked.parked.len(), 1);
     bridge.begin_shutdown();
 }
 

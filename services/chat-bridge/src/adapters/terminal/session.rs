@@ -1,8 +1,11 @@
 //! The other end: one command line.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::pin,
+};
 
-use async_nats::{RequestErrorKind, Subscriber};
+use async_nats::{Message, RequestErrorKind, Subscriber};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kit::bus::Bus;
@@ -22,6 +25,8 @@ pub struct Session {
     id: String,
     said: Subscriber,
     seen: HashSet<String>,
+    /// What was said while the bridge's answer was waited for.
+    heard: VecDeque<Said>,
     thread: Option<String>,
     earlier: Vec<ThreadLine>,
 }
@@ -55,7 +60,15 @@ impl Session {
         let id = format!("terminal-{id}");
         let subject = session_subject(&id)?;
         let said = bus.client().subscribe(subject.to_string()).await.map_err(SessionError::Listen)?;
-        Ok(Self { bus: bus.clone(), id, said, seen: HashSet::new(), thread: None, earlier: Vec::new() })
+        Ok(Self {
+            bus: bus.clone(),
+            id,
+            said,
+            seen: HashSet::new(),
+            heard: VecDeque::new(),
+            thread: None,
+            earlier: Vec::new(),
+        })
     }
 
     /// The session's room in its channel: where a run answers that was started past the bridge.
@@ -90,32 +103,50 @@ impl Session {
     /// Waits for what is said in the session, each message once. Nothing when the bus is closed.
     pub async fn next(&mut self) -> Option<Said> {
         loop {
+            if let Some(said) = self.heard.pop_front() {
+                return Some(said);
+            }
             let request = self.said.next().await?;
-            if let Some(inbox) = request.reply {
-                // An answer that is lost brings the same message again.
-                drop(self.bus.client().publish(inbox, "{}".into()).await);
-            }
-            match serde_json::from_slice::<Said>(&request.payload) {
-                Ok(said) if self.seen.insert(said.id.clone()) => {
-                    self.earlier.push(ThreadLine {
-                        event_id: said.id.clone(),
-                        sender: "crew".to_owned(),
-                        text: said.text.clone(),
-                    });
-                    return Some(said);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "something that can not be read was said"),
-            }
+            self.hear(request).await;
         }
     }
 
-    async fn ask(&self, say: &Say) -> Result<Heard, SessionError> {
+    /// Answers whoever says something, and keeps what is new.
+    async fn hear(&mut self, request: Message) {
+        if let Some(inbox) = request.reply {
+            // An answer that is lost brings the same message again.
+            drop(self.bus.client().publish(inbox, "{}".into()).await);
+        }
+        match serde_json::from_slice::<Said>(&request.payload) {
+            Ok(said) if self.seen.insert(said.id.clone()) => {
+                self.earlier.push(ThreadLine {
+                    event_id: said.id.clone(),
+                    sender: "crew".to_owned(),
+                    text: said.text.clone(),
+                });
+                self.heard.push_back(said);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "something that can not be read was said"),
+        }
+    }
+
+    /// Asks the bridge, and listens meanwhile: it says why nobody is woken before it answers.
+    async fn ask(&mut self, say: &Say) -> Result<Heard, SessionError> {
         let subject = say_subject()?;
         let body = serde_json::to_vec(say).map_err(SessionError::Answer)?;
+        let client = self.bus.client().clone();
         for _ in 0..ATTEMPTS {
-            let asked = self.bus.client().request(subject.to_string(), body.clone().into());
-            match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+            let asked = client.request(subject.to_string(), body.clone().into());
+            let mut asked = pin!(tokio::time::timeout(ANSWER_WITHIN, asked));
+            let answer = loop {
+                tokio::select! {
+                    biased;
+                    Some(request) = self.said.next() => self.hear(request).await,
+                    answer = &mut asked => break answer,
+                }
+            };
+            match answer {
                 Ok(Ok(answer)) => {
                     return serde_json::from_slice(&answer.payload).map_err(SessionError::Answer);
                 }
