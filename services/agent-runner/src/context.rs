@@ -48,7 +48,7 @@ mod tests {
             Ok(match path {
                 "team.yaml" => TEAM,
                 "models.yaml" => MODELS,
-                path if path.ends_with(".yaml") => SCOPE,
+                path if path.ends_with("capabilities.yaml") => SCOPE,
                 _ => "You code.",
             }
             .to_owned())

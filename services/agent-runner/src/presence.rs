@@ -161,7 +161,7 @@ mod tests {
                 "team.yaml" => TEAM.to_owned(),
                 "models.yaml" => MODELS.to_owned(),
                 "agents/batch/capabilities.yaml" => scope("ephemeral"),
-                path if path.ends_with(".yaml") => scope("resident"),
+                path if path.ends_with("capabilities.yaml") => scope("resident"),
                 _ => "You help.".to_owned(),
             })
         };
