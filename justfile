@@ -25,7 +25,7 @@ check:
     cargo fmt --all --check
     @tests/tools/with deny -- cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo doc --quiet --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
 
 # Measure speed and size: bench [step wake burst resume up] [--json]
 bench *ARGS:
