@@ -1,4 +1,7 @@
 //! Loop breakers: what ends a run that would otherwise go on for ever.
+//!
+//! `FailReason::RoomChatter` is not among them yet: the crew speaks only to answer a person, once a run, and neither its own
+//! messages nor the notices of other bots wake anybody. It is for agents that speak unasked.
 
 use schemas::event::FailReason;
 

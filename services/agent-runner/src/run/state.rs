@@ -22,6 +22,9 @@ use super::conversation::{ToolResult, Turn};
 
 pub use saved::DoesNotFit;
 
+/// How the name of a model begins under which the rehearsal model answers.
+const REHEARSAL: &str = "rehearsal/";
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -292,7 +295,7 @@ impl RunState {
             Some(cost) => self.totals.cost += cost,
             None => self.totals.unpriced_calls += 1,
         }
-        self.rehearsal |= reply.model.contains("rehearsal");
+        self.rehearsal |= reply.model.starts_with(REHEARSAL);
         if !reply.content.is_empty() {
             self.turns.push(Turn::Assistant(reply.content.clone()));
         }
