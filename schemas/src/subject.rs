@@ -172,6 +172,8 @@ pub mod filter {
     pub const LEDGER: &str = "swarm.ledger.>";
     /// Every schedule definition and tick.
     pub const SCHEDULES: &str = "swarm.schedule.>";
+    /// Every definition of a tick of a run's deadline or wait.
+    pub const DUE_AT: &str = "swarm.schedule.at.*";
     /// Every tick of a run's deadline or wait.
     pub const DUE: &str = "swarm.schedule.due.*";
     /// Every memory record.

@@ -46,6 +46,11 @@ impl Line {
     }
 
     /// Where its other end is.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its other end is, for a client of NATS.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }

@@ -132,8 +132,7 @@ impl Process {
 
     fn is_frozen(&self) -> anyhow::Result<bool> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // `pid (name) state`; a name may hold anything but is the last thing in parentheses.
-        Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+        Ok(state_and_parent(&stat)[0] == "T")
     }
 
     /// Waits until its log has as many lines as `wanted` that hold `text`.
@@ -149,6 +148,33 @@ impl Process {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until it has as many processes of its own, such as the sandboxes of its commands, as `wanted` allows.
+    pub async fn children(&self, wanted: impl Fn(usize) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let children = self.count_children()?;
+            if wanted(children) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("a runner has {children} processes: {}", self.log());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn count_children(&self) -> anyhow::Result<usize> {
+        let mut children = 0;
+        for entry in std::fs::read_dir("/proc")? {
+            // What is no process has no such file, and a process may end meanwhile.
+            let stat = std::fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
+            let [state, parent] = state_and_parent(&stat);
+            // One that has ended, and was not awaited yet, does nothing any more.
+            children += usize::from(parent == self.child.id().to_string() && state != "Z");
+        }
+        Ok(children)
     }
 
     /// Whether it runs still.
@@ -201,6 +227,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `pid (name) state parent ...`; a name may hold anything but is the last thing in parentheses.
+fn state_and_parent(stat: &str) -> [&str; 2] {
+    let mut rest = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    [rest.next().unwrap_or_default(), rest.next().unwrap_or_default()]
 }
 
 /// The process. It ends when whoever started it does.

@@ -3,6 +3,8 @@
 //! Services run as they do in `nightcrew up`. A runner can be dropped and started again, and several can run at once;
 //! tests that need a process to kill start `nightcrew service`.
 
+mod told;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -186,10 +188,20 @@ impl<B: Nats> Rig<B> {
 
     /// The first message of a run that a command with `key` asks of `agent`.
     pub fn request(&self, agent: &str, prompt: &str, key: &str) -> anyhow::Result<(RunId, Outgoing)> {
+        self.request_with(agent, prompt, key, |_| {})
+    }
+
+    fn request_with(
+        &self,
+        agent: &str,
+        prompt: &str,
+        key: &str,
+        change: impl FnOnce(&mut Requested),
+    ) -> anyhow::Result<(RunId, Outgoing)> {
         let agent = AgentName::try_new(agent)?;
         let trigger = Trigger::Command { by: "ada".to_owned(), key: key.to_owned() };
         let run = RunId::derive(&self.crew.project, &trigger, "test", &agent);
-        let request = Requested {
+        let mut request = Requested {
             project: self.crew.project.clone(),
             agent: agent.clone(),
             class: Class::Resident,
@@ -205,6 +217,7 @@ impl<B: Nats> Rig<B> {
             work: None,
             state: None,
         };
+        change(&mut request);
         let mut envelope = Envelope::new(EventId::new(clock::uuid7().to_string()), DECISION_TYPE, "test", clock::now());
         envelope.run_id = Some(run);
         envelope.root_run_id = Some(run);
@@ -238,6 +251,20 @@ impl<B: Nats> Rig<B> {
             if std::time::Instant::now() > deadline {
                 let kinds: Vec<&str> = events.iter().map(RunEvent::kind).collect();
                 bail!("run {run} did not come so far; it holds {kinds:?}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until `look` gives something.
+    pub async fn until<T, F: Future<Output = Option<T>>>(&self, what: &str, look: impl Fn() -> F) -> anyhow::Result<T> {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look().await {
+                return Ok(found);
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("not in time: {what}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -50,6 +50,12 @@ impl Controls {
         }
     }
 
+    /// Whether any agent was killed and not resumed since.
+    pub fn kills(&self) -> bool {
+        let mut standings = self.agents.values().chain([&self.all]);
+        standings.any(|(_, standing)| matches!(standing, Standing::Killed(_)))
+    }
+
     /// How `agent` stands: the later of what was said to it and to all.
     pub fn of(&self, agent: &AgentName) -> &Standing {
         match self.agents.get(agent) {

@@ -18,8 +18,8 @@ use kit::{
     message::{EncodeError, Outgoing},
 };
 use schemas::{
-    AgentName, Decision, EventId, RunEvent, RunId, SavedState,
-    event::{FailReason, HandedOff, Requested},
+    AgentName, Decision, EventId, RunEvent, RunId, SavedState, Subject,
+    event::{FailReason, HandedOff, Requested, ResumeCause},
     ids::InvalidName,
 };
 use tokio_util::sync::CancellationToken;
@@ -173,7 +173,20 @@ impl Held {
         if decision.events.iter().any(RunEvent::opens_epoch) {
             self.epoch = sequence;
         }
+        if decision.events.iter().any(was_lost) {
+            self.tell_earlier().await;
+        }
         Ok(())
+    }
+
+    /// Tells who held the run before that it was taken over: it may only have been stopped or cut off, and its tools run
+    /// still. What does not arrive it finds out when it writes.
+    async fn tell_earlier(&self) {
+        let subject = Subject::Hold(self.run_id()).to_string();
+        let told = self.journal.bus().client().publish(subject, self.state.epoch().to_string().into()).await;
+        if let Err(error) = told {
+            tracing::debug!(error = %chain(&error), "an earlier holder could not be told");
+        }
     }
 
     /// Waits for the bus as long as it takes: a repeat carries the same id, so that an append whose ack was lost is
@@ -207,4 +220,9 @@ impl Held {
     pub const fn has_ended(&self) -> bool {
         matches!(self.state.phase(), Phase::Ended(_))
     }
+}
+
+/// Whether the run was taken from a holder that did not answer.
+fn was_lost(event: &RunEvent) -> bool {
+    matches!(event, RunEvent::Resumed(resumed) if resumed.cause == ResumeCause::HolderLost)
 }

@@ -1,4 +1,8 @@
 //! Which runs this process holds, and how others reach their holders.
+//!
+//! A process that was stopped or cut off goes on holding runs that others have taken over since. It finds out when it
+//! writes, but a holder whose tool runs for ten minutes does not write. So whoever asks for the holder names the epoch
+//! that it read in the log, and a holder of an earlier one does not answer, but lets go.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,6 +11,7 @@ use std::{
 
 use schemas::{AgentName, EventId, RunId, Signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Signals that wait for one holder. A holder reads them before each step; what does not fit is delivered again later.
 const INBOX: usize = 64;
@@ -31,8 +36,10 @@ pub struct Holds {
 #[derive(Debug, Clone)]
 struct Handle {
     agent: AgentName,
+    epoch: u32,
     wake: Option<EventId>,
     inbox: mpsc::Sender<Mail>,
+    lost: CancellationToken,
     released: watch::Receiver<()>,
 }
 
@@ -56,25 +63,41 @@ pub struct Hold {
     holds: Holds,
     first: Option<Mail>,
     inbox: mpsc::Receiver<Mail>,
+    lost: CancellationToken,
     _released: watch::Sender<()>,
 }
 
 impl Holds {
-    /// Enters a run of `agent`, woken by the signal `wake` if by any; nothing when it is held here.
-    pub fn enter(&self, run: RunId, agent: AgentName, wake: Option<EventId>) -> Option<Hold> {
+    /// Enters a run of `agent` to take it the `epoch`th time, woken by the signal `wake` if by any; nothing when it is held
+    /// here.
+    pub fn enter(&self, run: RunId, agent: AgentName, epoch: u32, wake: Option<EventId>) -> Option<Hold> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         if runs.contains_key(&run) {
             return None;
         }
         let (sender, inbox) = mpsc::channel(INBOX);
         let (released, watcher) = watch::channel(());
-        runs.insert(run, Handle { agent, wake, inbox: sender, released: watcher });
-        Some(Hold { run, holds: self.clone(), first: None, inbox, _released: released })
+        let lost = CancellationToken::new();
+        runs.insert(run, Handle { agent, epoch, wake, inbox: sender, lost: lost.clone(), released: watcher });
+        Some(Hold { run, holds: self.clone(), first: None, inbox, lost, _released: released })
     }
 
     /// Whether the run is held here.
     pub fn contains(&self, run: RunId) -> bool {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&run)
+    }
+
+    /// Whether the run is held here by who took it the `epoch`th time or later. Who took it before has lost it, and is
+    /// told so.
+    pub fn answers(&self, run: RunId, epoch: u32) -> bool {
+        let Some(handle) = self.handle(run) else {
+            return false;
+        };
+        if handle.epoch < epoch {
+            handle.lost.cancel();
+            return false;
+        }
+        true
     }
 
     /// How many runs are held here.
@@ -132,6 +155,11 @@ impl Hold {
     /// The next signal that is here already.
     pub fn try_next(&mut self) -> Option<Mail> {
         self.first.take().or_else(|| self.inbox.try_recv().ok())
+    }
+
+    /// Returns once somebody has said that the run was taken over.
+    pub fn lost(&self) -> WaitForCancellationFutureOwned {
+        self.lost.clone().cancelled_owned()
     }
 
     /// Waits for the next signal.

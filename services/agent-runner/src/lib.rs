@@ -30,6 +30,7 @@ mod bearer;
 mod context;
 mod presence;
 mod resume_from;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -132,10 +133,11 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
             since: clock::now(),
         },
     };
-    let waker = Waker::new(runtime, Arc::new(native), holds.clone());
+    let waker = Waker::new(Arc::clone(&runtime), Arc::new(native), holds.clone());
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));
     context
         .spawn_vital("holds", wake::answer_for_held(deps.bus.clone(), holds, config.runner, context.shutdown.clone()));
+    context.spawn_vital("waiting", waiting::end_killed(waker.clone(), runtime, context.shutdown.clone()));
     let options = |max_in_flight| consume::Options { max_in_flight, progress_every: Some(PROGRESS) };
     let wakes = waker.clone();
     consume::spawn(&context, &deps.bus, consumer::RUNNER_WAKE, options(MAX_HELD), move |d| wakes.clone().requested(d));

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
-use kit::clock;
+use kit::{bus::Connection, clock};
 use schemas::{
     Signal,
     event::{ContextLoaded, WaitReason},
@@ -64,6 +64,8 @@ enum Nudge {
     Tool(Returned),
     /// Somebody told the crew something.
     Control,
+    /// The bus was lost or is back, and the run is held still.
+    Bus,
     /// The time that was waited for.
     Time,
 }
@@ -78,6 +80,7 @@ struct Drive<'a> {
     taken: Vec<tokio::sync::oneshot::Sender<()>>,
     bearer: Option<String>,
     controls: watch::Receiver<Controls>,
+    connection: watch::Receiver<Connection>,
     cancel: CancellationToken,
 }
 
@@ -93,8 +96,9 @@ impl<'a> Drive<'a> {
         let cancel = runtime.shutdown.child_token();
         let tools = runtime.toolbox.for_run(held.state(), cancel.clone());
         let controls = runtime.controls.clone();
+        let connection = runtime.bus.connection();
         let (running, taken) = (FuturesUnordered::new(), Vec::new());
-        Self { runtime, held, hold, tools, running, taken, bearer: None, controls, cancel }
+        Self { runtime, held, hold, tools, running, taken, bearer: None, controls, connection, cancel }
     }
 
     async fn run(mut self) -> Result<Release, HoldError> {
@@ -149,6 +153,7 @@ impl<'a> Drive<'a> {
         let deadline = self.held.state().request().deadline;
         let wake_at = until.map_or(deadline, |until| until.min(deadline));
         let pause = Duration::try_from(wake_at.duration_since(clock::now())).unwrap_or(Duration::ZERO);
+        let lost = self.hold.lost();
         tokio::select! {
             // The end of this process first: it ends the tools, and what they return then tells nobody anything.
             biased;
@@ -156,7 +161,18 @@ impl<'a> Drive<'a> {
             Some(mail) = self.hold.next() => Ok(Nudge::Mail(mail)),
             Some(returned) = self.running.next() => Ok(Nudge::Tool(returned)),
             Ok(()) = self.controls.changed() => Ok(Nudge::Control),
+            () = lost => Err(HoldError::Lost),
+            // Who was cut off may have lost the run, and only a tool could still act for it.
+            Ok(()) = self.connection.changed(), if !self.running.is_empty() => self.hold_on().await,
             () = tokio::time::sleep(pause) => Ok(Nudge::Time),
+        }
+    }
+
+    /// Waits for the bus, and sees whether the run is held still.
+    async fn hold_on(&mut self) -> Result<Nudge, HoldError> {
+        tokio::select! {
+            () = self.runtime.shutdown.cancelled() => Err(HoldError::ShuttingDown),
+            held = self.tools.is_held(self.held.epoch()) => if held { Ok(Nudge::Bus) } else { Err(HoldError::Lost) },
         }
     }
 
@@ -164,7 +180,7 @@ impl<'a> Drive<'a> {
         match nudge {
             Nudge::Mail(mail) => self.take(mail),
             Nudge::Tool(returned) => self.held.decide(Command::ReturnTool(Box::new(returned))),
-            Nudge::Control | Nudge::Time => Ok(()),
+            Nudge::Control | Nudge::Bus | Nudge::Time => Ok(()),
         }
     }
 

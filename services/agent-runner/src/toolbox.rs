@@ -232,6 +232,11 @@ impl RunTools {
         let inner = Arc::clone(&self.inner);
         async move { inner.call(call, epoch).await }
     }
+
+    /// Whether the holder that opened `epoch` holds the run still. Waits for the bus.
+    pub async fn is_held(&self, epoch: u64) -> bool {
+        self.inner.is_held(epoch).await
+    }
 }
 
 impl Inner {

@@ -8,6 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use kit::{
     bus::Bus,
     clock,
@@ -111,8 +112,8 @@ impl Waker {
         let run = delivery.stored.subject.run_id().ok_or(WakeError::NoRun)?;
         let span = run_span(&delivery.stored, run);
         async {
-            self.holds.released(run).await;
-            let state = self.fold(run, delivery.stored.sequence).await?;
+            self.released(&delivery.stored, run).await?;
+            let state = self.fold(&delivery.stored, run).await?;
             self.wake(Some(state), Cause::Requested).await
         }
         .instrument(span)
@@ -133,7 +134,7 @@ impl Waker {
             match self.holds.deliver(run, id.clone(), signal.clone()).await {
                 Delivered::Taken => return Ok(Fate::Ack),
                 Delivered::Busy => return Ok(Fate::Later(SIGNAL_ELSEWHERE)),
-                Delivered::IsWake => self.holds.released(run).await,
+                Delivered::IsWake => self.released(&self.first(run).await?, run).await?,
                 Delivered::NotHeld => {}
             }
             let state = self.fold_from_first(run).await?;
@@ -158,17 +159,57 @@ impl Waker {
         self.wake(state, Cause::Due).instrument(run_span(&delivery.stored, run)).await
     }
 
+    /// Ends a run that waits and whose agent was killed. Nobody holds it, so nobody else hears of that.
+    pub fn end_if_killed(&self, run: RunId) -> BoxFuture<'_, Result<(), WakeError>> {
+        Box::pin(async move {
+            if !self.runtime.controls.borrow().kills() {
+                return Ok(());
+            }
+            let last = self.runtime.journal.last(run).await?;
+            if last.is_none_or(|last| last.is_end() || !last.has("waiting")) {
+                return Ok(());
+            }
+            let Some(state) = self.fold_from_first(run).await? else {
+                return Ok(());
+            };
+            let killed = matches!(self.runtime.controls.borrow().of(&state.request().agent), Standing::Killed(_));
+            if killed && matches!(state.phase(), Phase::Waiting(WaitReason::Child | WaitReason::Approval)) {
+                self.take(state, Cause::Due).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until the run is not held here. A holder that has lost it meanwhile may not know, and is told.
+    async fn released(&self, first: &Stored, run: RunId) -> Result<(), WakeError> {
+        if self.holds.contains(run) {
+            let state = self.fold(first, run).await?;
+            self.holds.answers(run, state.epoch());
+            self.holds.released(run).await;
+        }
+        Ok(())
+    }
+
     /// The run as its journal has it; nothing of one that is archived, which has ended long ago.
     async fn fold_from_first(&self, run: RunId) -> Result<Option<RunState>, WakeError> {
-        let first = self.runtime.journal.first(run).await?.ok_or(WakeError::UnknownRun(run))?;
+        let first = self.first(run).await?;
         if first.has("archived") {
             return Ok(None);
         }
-        self.fold(run, first.sequence).await.map(Some)
+        self.fold(&first, run).await.map(Some)
     }
 
-    async fn fold(&self, run: RunId, first: u64) -> Result<RunState, WakeError> {
-        let messages = self.runtime.journal.read(run, first).await?;
+    async fn first(&self, run: RunId) -> Result<Stored, WakeError> {
+        self.runtime.journal.first(run).await?.ok_or(WakeError::UnknownRun(run))
+    }
+
+    /// A replica that lags may not have all of it, or nothing: what is decided upon that can not be appended, and the wake
+    /// comes again.
+    async fn fold(&self, first: &Stored, run: RunId) -> Result<RunState, WakeError> {
+        let mut messages = self.runtime.journal.read(run, first.sequence).await?;
+        if messages.is_empty() {
+            messages.push(first.clone());
+        }
         fold(run, &messages)
     }
 
@@ -179,7 +220,7 @@ impl Waker {
         match look(&state, &cause, self.may_not_begin(&state)) {
             Look::Done => Ok(Fate::Ack),
             Look::Later(pause) => Ok(Fate::Later(pause)),
-            Look::Ask(pause) if self.holder_answers(state.run_id()).await => Ok(Fate::Later(pause)),
+            Look::Ask(pause) if self.holder_answers(&state).await => Ok(Fate::Later(pause)),
             Look::Ask(_) | Look::Take => self.take(state, cause).await,
         }
     }
@@ -190,7 +231,7 @@ impl Waker {
             Cause::Signal(id, _) => Some(id.clone()),
             Cause::Requested | Cause::Due => None,
         };
-        let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), wake) else {
+        let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), state.epoch() + 1, wake) else {
             return Ok(Fate::Later(SIGNAL_ELSEWHERE));
         };
         let (journal, probe) = (self.runtime.journal.clone(), self.runtime.probe.clone());
@@ -198,7 +239,12 @@ impl Waker {
         let released = self.drive(&mut held, &mut hold, cause).await;
         drop(hold);
         match released {
-            Ok(Release::Ended | Release::Waiting) => Ok(Fate::Ack),
+            Ok(Release::Ended) => Ok(Fate::Ack),
+            Ok(Release::Waiting) => {
+                // A kill that came while it was released: whoever looks after those who wait may have looked before.
+                self.end_if_killed(run).await?;
+                Ok(Fate::Ack)
+            }
             Ok(Release::Paused) => Ok(Fate::Later(PAUSE_CHECK)),
             Err(HoldError::Lost) => {
                 tracing::info!("another runner holds the run: letting go");
@@ -243,11 +289,12 @@ impl Waker {
     }
 
     /// Asks whoever holds the run to say so. Silence counts only on a connected bus.
-    async fn holder_answers(&self, run: RunId) -> bool {
-        if self.holds.contains(run) {
+    async fn holder_answers(&self, state: &RunState) -> bool {
+        let (run, epoch) = (state.run_id(), state.epoch());
+        if self.holds.answers(run, epoch) {
             return true;
         }
-        let question = self.runtime.bus.client().request(Subject::Hold(run).to_string(), "".into());
+        let question = self.runtime.bus.client().request(Subject::Hold(run).to_string(), epoch.to_string().into());
         match tokio::time::timeout(HOLDER_SILENCE, question).await {
             Ok(Ok(_)) => true,
             Ok(Err(_)) | Err(_) => !self.runtime.bus.is_connected(),
@@ -281,16 +328,17 @@ fn look(state: &RunState, cause: &Cause, paused: bool) -> Look {
     let taken = matches!(cause, Cause::Signal(id, _) if state.has_taken(id));
     let cancels = !taken && matches!(cause, Cause::Signal(_, signal) if matches!(**signal, Signal::Cancel(_)));
     match (state.phase(), cause) {
-        (Phase::Ended(_), _)
-        | (Phase::Requested, Cause::Due)
-        | (Phase::Waiting(WaitReason::Child | WaitReason::Approval), Cause::Requested) => Look::Done,
+        (Phase::Ended(_), _) | (Phase::Waiting(WaitReason::Child | WaitReason::Approval), Cause::Requested) => {
+            Look::Done
+        }
         (Phase::Waiting(WaitReason::Child | WaitReason::Approval), _) if taken => Look::Done,
         // What is in the journal is here again because it woke the run: it can wait for the run's end.
         (Phase::Held, Cause::Signal(..)) if !taken => Look::Ask(SIGNAL_ELSEWHERE),
         (Phase::Held, _) => Look::Ask(HELD_ELSEWHERE),
         (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if cancels => Look::Take,
         (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if paused => Look::Later(PAUSE_CHECK),
-        (Phase::Requested, Cause::Signal(..)) => Look::Later(SIGNAL_ELSEWHERE),
+        // A tick is asked for by a holder: the log has more than was read, or its first wake is on its way.
+        (Phase::Requested, Cause::Signal(..) | Cause::Due) => Look::Later(SIGNAL_ELSEWHERE),
         (Phase::Requested | Phase::Waiting(_), _) => Look::Take,
     }
 }
@@ -320,8 +368,9 @@ pub fn fold(run: RunId, messages: &[Stored]) -> Result<RunState, WakeError> {
 
 /// Answers for the runs that this process holds, until the end.
 ///
-/// Consumes `swarm.hold.*`. Emits a reply, or nothing for a run that is not held here. On failure: a lost question is
-/// asked again with the next delivery of the wake.
+/// Consumes `swarm.hold.*`: the question for the holder of an epoch or a later one, which is also how one who has taken a
+/// run over tells who held it before. Emits a reply, or nothing for a run that is not held here any more. On failure: a
+/// lost question is asked again with the next delivery of the wake.
 pub async fn answer_for_held(
     bus: Bus,
     holds: Holds,
@@ -340,11 +389,16 @@ pub async fn answer_for_held(
             .parse::<Subject>()
             .ok()
             .and_then(|subject| subject.run_id())
-            .is_some_and(|run| holds.contains(run));
+            .is_some_and(|run| holds.answers(run, epoch_in(&question.payload)));
         if let (true, Some(reply)) = (held, question.reply) {
             let _ = bus.client().publish(reply, runner.clone().into()).await;
         }
     }
+}
+
+/// The epoch that a question names; any, when it names none.
+fn epoch_in(question: &[u8]) -> u32 {
+    std::str::from_utf8(question).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -6,12 +6,16 @@
 use async_nats::header::HeaderMap;
 use async_nats::jetstream::context::PublishError;
 use jiff::Timestamp;
-use schemas::{Envelope, EventId, RunId, Subject};
+use schemas::{Envelope, EventId, RunId, Subject, subject::filter};
 
 use crate::bus::Bus;
 use crate::class::{Classified, ErrorClass};
 use crate::clock;
 use crate::message::{EncodeError, Outgoing};
+use crate::scan::ScanError;
+
+/// The stream of schedules and their ticks.
+const STREAM: &str = "SCHEDULES";
 
 /// When the tick fires, as `@at <RFC 3339>`.
 const SCHEDULE: &str = "Nats-Schedule";
@@ -65,6 +69,13 @@ pub async fn schedule(bus: &Bus, run: RunId, at: Timestamp) -> Result<(), DueErr
     let ack = bus.jetstream().publish_with_headers(subject, headers, "{}".into()).await.map_err(failed)?;
     ack.await.map_err(failed)?;
     Ok(())
+}
+
+/// The runs that have a tick ahead. Every run that waits is among them, because the tick is scheduled first.
+pub async fn scheduled(bus: &Bus) -> Result<Vec<RunId>, ScanError> {
+    let definitions = bus.scan_all(STREAM, filter::DUE_AT, 1).await?;
+    let run = |subject: &str| subject.parse::<Subject>().ok().and_then(|subject| subject.run_id());
+    Ok(definitions.iter().filter_map(|definition| run(&definition.subject)).collect())
 }
 
 fn definition(source: &str, run: RunId, at: Timestamp) -> Result<(String, HeaderMap), EncodeError> {

@@ -2,25 +2,20 @@
 //! whose runner is lost at each journal boundary and in each gap between an effect and its journal: ended by SIGKILL, or
 //! stopped by SIGSTOP and let go when it is too late. Another runner goes on, on the same disk or on an empty one.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use nightcrew_tests::{
     process::{Process, Spec},
     rig::Rig,
 };
-use schemas::RunId;
 
 use crate::{
-    RUNNER,
+    RUNNER, lanes,
     tree::{self, Tree},
 };
 
-/// Crews that play cases side by side. A case mostly waits: 3 s for the lost wake to come back, 1 s for its holder's
-/// silence.
+/// Crews that play cases side by side.
 const LANES: usize = 8;
 
 /// How the first runner is lost, and what the second one finds.
@@ -53,28 +48,11 @@ async fn at_every_point(loss: Loss) {
     let rig = Rig::start(tree::SCENARIO).await.expect("a crew");
     let points = clean(&rig).await.expect("a run without a loss");
     assert!(points.len() > 50, "the run passes all its gaps: {points:#?}");
-    let total = points.len();
-    let queue = Arc::new(Mutex::new(points.into_iter().enumerate()));
-    let mut rigs = vec![rig];
+    let mut crews = vec![rig];
     for _ in 1..LANES {
-        rigs.push(Rig::start(tree::SCENARIO).await.expect("a crew"));
+        crews.push(Rig::start(tree::SCENARIO).await.expect("a crew"));
     }
-    let mut lanes = tokio::task::JoinSet::new();
-    for rig in rigs {
-        let queue = Arc::clone(&queue);
-        lanes.spawn(async move {
-            let mut failures = Vec::new();
-            loop {
-                let next = queue.lock().expect("no lane panics").next();
-                let Some((n, point)) = next else { return failures };
-                if let Err(error) = case(&rig, n + 1, &point, loss).await {
-                    failures.push(format!("{point}: {error:#}"));
-                }
-            }
-        });
-    }
-    let failures = lanes.join_all().await.concat();
-    assert!(failures.is_empty(), "{} of {total} cases failed:\n{}", failures.len(), failures.join("\n"));
+    lanes::play(&crews, &points, async |crew, n, point| case(crew, n, point, loss).await).await;
 }
 
 /// A run that nothing happens to. Gives the points that it passes.
@@ -98,7 +76,7 @@ async fn case(rig: &Rig, n: usize, point: &str, loss: Loss) -> anyhow::Result<()
     let mut held = 0;
     if loss == Loss::Stopped {
         first.frozen().await?;
-        held = held_at(rig, tree.root, point).await?;
+        held = tree.held_at(rig, point).await?;
     } else {
         first.exited().await.context("the point is reached")?;
     }
@@ -116,16 +94,4 @@ async fn case(rig: &Rig, n: usize, point: &str, loss: Loss) -> anyhow::Result<()
         tree.check(rig, 2).await.context("after the first runner went on")?;
     }
     Ok(())
-}
-
-/// How many runs of the tree are in the hands of a runner that stands at `point`.
-async fn held_at(rig: &Rig, root: RunId, point: &str) -> anyhow::Result<usize> {
-    let mut held = usize::from(point.contains("BeforeAppend started") || point.contains("BeforeAppend resumed"));
-    for run in tree::runs(rig, root).await? {
-        let open = rig.messages(run).await?.iter().fold(false, |open, message| {
-            (open || message.opens_epoch()) && !message.is_end() && !message.has("waiting")
-        });
-        held += usize::from(open);
-    }
-    Ok(held)
 }

@@ -1,10 +1,16 @@
 //! Runs from their request to their end, on a real bus and over real HTTP. Only the model is played.
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod controls;
 mod crash;
+mod cut;
+mod explained;
 mod files;
 mod full;
+mod lanes;
 mod registry;
+mod relay;
+mod stage;
 mod state;
 mod straight;
 mod tree;

@@ -74,6 +74,18 @@ impl Tree {
         Ok(sequences)
     }
 
+    /// How many of its runs are in the hands of a runner that stands at `point`.
+    pub(crate) async fn held_at<B: Nats>(&self, rig: &Rig<B>, point: &str) -> anyhow::Result<usize> {
+        let mut held = usize::from(point.contains("BeforeAppend started") || point.contains("BeforeAppend resumed"));
+        for run in runs(rig, self.root).await? {
+            let open = rig.messages(run).await?.iter().fold(false, |open, message| {
+                (open || message.opens_epoch()) && !message.is_end() && !message.has("waiting")
+            });
+            held += usize::from(open);
+        }
+        Ok(held)
+    }
+
     /// How the run ended is the same in every case; its runs were taken `extra` times more than needed at most.
     pub(crate) async fn check<B: Nats>(&self, rig: &Rig<B>, extra: usize) -> anyhow::Result<()> {
         let events = rig.events(self.root).await?;

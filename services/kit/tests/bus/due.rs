@@ -32,9 +32,11 @@ async fn a_tick_comes_at_its_time_and_a_later_definition_replaces_it() {
     let soonest = clock::now() + 500.milliseconds();
     due::schedule(&bus, run, soonest).await.map_err(|error| error.code()).unwrap();
     due::schedule(&bus, run, at).await.unwrap();
+    assert_eq!(due::scheduled(&bus).await.unwrap(), [run]);
     let (ticked, when) = soon("a tick", arrivals.recv()).await.unwrap();
     assert_eq!(ticked, run);
     assert!(when >= at, "{when} is before {at}");
+    assert_eq!(due::scheduled(&bus).await.unwrap(), [], "there is no tick ahead");
     let second = timeout(Duration::from_secs(2), arrivals.recv()).await;
     assert!(second.is_err(), "{second:?}");
     reading.stop().await;
