@@ -1,6 +1,7 @@
 //! Runs from their request to their end, on a real bus and over real HTTP. Only the model is played.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod breakers;
 mod controls;
 mod crash;
 mod cut;
@@ -8,6 +9,7 @@ mod explained;
 mod files;
 mod full;
 mod lanes;
+mod outage;
 mod registry;
 mod relay;
 mod stage;
