@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use kit::{
     bus::{Bus, BusConfig},
+    config::{Env, FileValues, Reader},
     crew::Upstream,
     identity,
     nats_server::{Lifetime, NatsServer, Settings, StartError},
@@ -33,6 +34,13 @@ pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> an
     std::fs::create_dir_all(project.state(""))
         .with_context(|| format!("{} can not be made", project.state("").display()))?;
     let guard = start_telemetry(&project, "nightcrew")?;
+    let left_out: BTreeSet<Name> = options.without.iter().copied().collect();
+    let (mut listener, proxy_url) = if left_out.contains(&Name::BudgetProxy) {
+        (None, from_env("NIGHTCREW_PROXY_URL").context("--without budget-proxy: NIGHTCREW_PROXY_URL says where it is")?)
+    } else {
+        let (listener, url) = bind_proxy().await?;
+        (Some(listener), url)
+    };
     let (mut nats, nats_url) = if let Some(url) = options.nats_url.clone() {
         (None, url)
     } else {
@@ -42,14 +50,11 @@ pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> an
     };
     ensure_streams(&project, &identity, &nats_url).await?;
     let process = Context::new("nightcrew");
-    let rehearsed = !rehearsal_routes(&project).is_empty() && !options.without.contains(&Name::Rehearsal);
+    let rehearsed = !rehearsal_routes(&project).is_empty() && !left_out.contains(&Name::Rehearsal);
     let rehearsal = if rehearsed { Some(start_rehearsal(options.scenario.clone()).await?) } else { None };
-    let (listener, proxy_url) = bind_proxy().await?;
-    let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url);
+    let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url).or_else(|| from_env("NIGHTCREW_REHEARSAL_URL"));
     let surroundings = Surroundings { project, identity, nats_url, proxy_url, rehearsal_url, logs: guard.logs() };
     endpoints(&surroundings).write(&surroundings.project.state(""))?;
-    let left_out: BTreeSet<Name> = options.without.iter().copied().collect();
-    let mut listener = Some(listener);
     let body = async {
         for name in Name::ALL.into_iter().filter(|name| *name != Name::Rehearsal && !left_out.contains(name)) {
             let listener = if name == Name::BudgetProxy { listener.take() } else { None };
@@ -82,14 +87,13 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
         identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
     let guard = start_telemetry(&project, options.name.as_str())?;
     if options.name == Name::Rehearsal {
-        let server = start_rehearsal(options.scenario).await?;
+        let server = rehearsal::Server::configured(rehearsal_config(options.scenario)?).await?;
         out.line(&server.url())?;
         service::until_signal().await;
         server.stop().await;
         return Ok(());
     }
     let known = Endpoints::read(&project.state("")).ok();
-    let from_env = |name: &str| std::env::var(name).ok();
     let missing =
         "no crew is up in this project: run `nightcrew up`, or give NIGHTCREW_NATS_URL and NIGHTCREW_PROXY_URL";
     let surroundings = Surroundings {
@@ -111,6 +115,10 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
         Box::pin(surroundings.start(options.name, &process, listener)).await?;
         process.ready();
         if started(&process).await {
+            if options.name == Name::BudgetProxy {
+                let Running { rehearsed, problems, .. } = running(&surroundings, &process);
+                no_real_model(&rehearsed).into_iter().chain(problems).for_each(|line| tracing::warn!("{line}"));
+            }
             tracing::info!("ready");
         }
         process.shutdown.cancelled().await;
@@ -119,11 +127,15 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
     service::run(&process, service::GRACE, body).await.map_err(flatten)
 }
 
+/// Where a service is that runs elsewhere.
+fn from_env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|url| !url.is_empty())
+}
+
 fn start_telemetry(project: &Project, service: &str) -> anyhow::Result<telemetry::Guard> {
     let dir = project.state("logs");
-    let env = kit::config::Env::from_process();
-    let file = kit::config::FileValues::default();
-    let mut reader = kit::config::Reader::new(&env, &file);
+    let (env, file) = (Env::from_process(), FileValues::default());
+    let mut reader = Reader::new(&env, &file);
     let config = TelemetryConfig::read(&mut reader, service, Some(dir));
     let (config, _) = reader.finish(Some(config))?;
     Ok(telemetry::init(&config)?)
@@ -164,9 +176,18 @@ async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_u
     Ok(())
 }
 
+/// What the environment says of the rehearsal model. Its scenarios have come by the command line, which reads both.
+fn rehearsal_config(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Config> {
+    let (env, file) = (Env::from_process(), FileValues::default());
+    let mut reader = Reader::new(&env, &file);
+    let config = rehearsal::Config::read(&mut reader);
+    let (config, _) = reader.finish(Some(config))?;
+    Ok(rehearsal::Config { scenarios, ..config })
+}
+
+/// The rehearsal model of a crew: its own proxy has no key to show.
 async fn start_rehearsal(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Server> {
-    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = rehearsal::Config { scenarios, ..rehearsal::Config::at(listen) };
+    let config = rehearsal::Config { require_key: None, ..rehearsal_config(scenarios)? };
     Ok(rehearsal::Server::configured(config).await?)
 }
 
@@ -221,13 +242,19 @@ fn flatten(error: service::RunError<anyhow::Error>) -> anyhow::Error {
 /// What is up.
 fn running(surroundings: &Surroundings, process: &Context) -> Running {
     let crew = &surroundings.project.crew;
+    let (mut rehearsed, mut problems) = (rehearsal_routes(&surroundings.project), process.health.report().problems());
+    if surroundings.rehearsal_url.is_none() {
+        let refused =
+            |route| format!("model {route}: it has no key and no rehearsal model runs, so its calls are refused");
+        problems.extend(rehearsed.drain(..).map(refused));
+    }
     Running {
         project: crew.project.clone(),
         agents: crew.agents.iter().map(|agent| agent.name.clone()).collect(),
         nats_url: surroundings.nats_url.clone(),
         proxy_url: surroundings.proxy_url.clone(),
-        rehearsed: rehearsal_routes(&surroundings.project),
-        problems: process.health.report().problems(),
+        rehearsed,
+        problems,
     }
 }
 
@@ -271,13 +298,18 @@ fn announcement(running: &Running) -> Vec<String> {
     let names = agents.iter().map(schemas::AgentName::as_str).collect::<Vec<_>>().join(", ");
     let mut lines =
         vec![format!("the crew of {project} is up: {names}"), format!("bus {nats_url}, models {proxy_url}")];
-    if !rehearsed.is_empty() {
-        lines.push(format!(
-            "no key is configured for model route{} {}: the rehearsal model answers, and no real model is asked",
-            if rehearsed.len() == 1 { "" } else { "s" },
-            rehearsed.join(", ")
-        ));
-    }
+    lines.extend(no_real_model(rehearsed));
     lines.extend(problems.iter().map(|problem| format!("not well: {}", visible::line(problem))));
     lines
+}
+
+/// Says plainly when no real model will answer.
+fn no_real_model(routes: &[String]) -> Option<String> {
+    let plural = if routes.len() == 1 { "" } else { "s" };
+    (!routes.is_empty()).then(|| {
+        format!(
+            "no key is configured for model route{plural} {}: the rehearsal model answers, and no real model is asked",
+            routes.join(", ")
+        )
+    })
 }

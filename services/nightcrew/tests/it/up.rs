@@ -1,0 +1,66 @@
+//! `up`, as whoever starts a crew for the first time meets it.
+
+use crate::{fixture::Folder, running::Running};
+
+#[test]
+fn without_a_key_it_plays_what_it_is_told_and_says_plainly_that_it_does() {
+    let folder = Folder::new();
+    let scenario = folder.path().join("own.yaml");
+    std::fs::write(&scenario, "name: own\nrules:\n  - name: any\n    reply: {text: Played from a file.}\n").unwrap();
+    let mut command = folder.command(&["up"]);
+    // The crew's own proxy has no key to show, whatever another rehearsal model wants to see.
+    command.env("NIGHTCREW_REHEARSAL_SCENARIOS", &scenario).env("NIGHTCREW_REHEARSAL_KEY", "sk-other");
+    let mut up = Running::start(command);
+    up.says("no key is configured for model route play: the rehearsal model answers, and no real model is asked");
+
+    let heard = folder.run(&["say", "hello"]).well();
+    assert!(
+        heard.contains("Played from a file.") && heard.contains("rehearsal: no model was asked, nothing was paid"),
+        "{heard}"
+    );
+    up.end();
+}
+
+#[test]
+fn what_is_left_out_is_where_the_environment_says_or_said_to_be_missing() {
+    let folder = Folder::new();
+    let done = folder.run(&["up", "--without", "budget-proxy"]);
+    assert!(done.code == 1 && done.err.contains("NIGHTCREW_PROXY_URL"), "{done:?}");
+
+    let mut up = Running::start(folder.command(&["up", "--without", "rehearsal"]));
+    up.says("model play: it has no key and no rehearsal model runs, so its calls are refused");
+    up.end();
+
+    let mut command = folder.command(&["up", "--without", "rehearsal", "--without", "budget-proxy"]);
+    command.env("NIGHTCREW_PROXY_URL", "http://127.0.0.1:1").env("NIGHTCREW_REHEARSAL_URL", "http://127.0.0.1:2");
+    let mut up = Running::start(command);
+    up.says("models http://127.0.0.1:1");
+    up.says("the rehearsal model answers, and no real model is asked");
+    up.end();
+}
+
+#[test]
+fn a_rehearsal_model_apart_is_what_its_environment_says() {
+    let folder = Folder::new();
+    folder.run(&["init"]).well();
+    let broken = folder.path().join("broken.yaml");
+    std::fs::write(&broken, "name: broken\n").unwrap();
+    let run = |name: &str, value: &std::ffi::OsStr| {
+        let mut command = folder.command(&["service", "rehearsal"]);
+        command.env(name, value).output().unwrap()
+    };
+    for (name, value, wanted) in [
+        ("NIGHTCREW_REHEARSAL_SCENARIOS", broken.as_os_str(), "broken.yaml:"),
+        ("NIGHTCREW_REHEARSAL_LISTEN", "nowhere".as_ref(), "NIGHTCREW_REHEARSAL_LISTEN"),
+    ] {
+        let done = run(name, value);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains(wanted), "{said}");
+    }
+
+    let mut command = folder.command(&["service", "rehearsal"]);
+    command.env("NIGHTCREW_REHEARSAL_LISTEN", "127.0.0.2:0");
+    let mut model = Running::start(command);
+    model.says("http://127.0.0.2:");
+    model.end();
+}
