@@ -217,6 +217,23 @@ async fn what_is_parked_is_handled_once_its_cause_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_can_not_be_routed_is_said_back_and_replayed() {
+    let crew = Crew::start().await;
+    let up = Up::start(&crew).await;
+    let said = crew.run(&["say", "--json", "@scout hello"]).await;
+    assert!(said.out.contains("may not be woken in this room"), "{said:?}");
+    let letter = parked(&crew, 1).await.remove(0);
+    assert_eq!((letter.letter.service.as_str(), letter.letter.code.as_str()), ("chat-bridge", "agent_not_in_room"));
+    let subject: Subject = letter.letter.subject.parse().unwrap();
+    let results = replayed(&crew, letter.number).await;
+    assert_eq!(results.results[0].result, DeadOutcome::Published, "{results:?}");
+    let end = ended(&crew, subject.run_id().unwrap()).await;
+    assert!(matches!(end, RunEvent::Finished(_)), "{end:?}");
+    parked(&crew, 0).await;
+    up.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_done_ends_its_run_with_a_typed_reason() {
     let crew = Crew::start().await;
     let up = Up::start(&crew).await;
