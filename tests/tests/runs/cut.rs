@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where the first runner is cut off. What it does behind the cut differs in kind.
-const POINTS: [&str; 4] = [
+const POINTS: [&str; 7] = [
     // It asks the model with the bearer that it has.
     "coder BeforeModel 2 #1",
     // It has an answer that the log does not have.
@@ -30,6 +30,12 @@ const POINTS: [&str; 4] = [
     "coder BeforeTool shell #1",
     // It brings a branch into the repository that all share.
     "coder BeforePublish git #1",
+    // It releases the run that waits for a child.
+    "lead BeforeAppend tool_returned,waiting #1",
+    // It acknowledges a wake that is somebody else's by the time it arrives.
+    "lead AfterAppend tool_returned,waiting #1",
+    // It answers.
+    "lead BeforeAppend model_replied,message_sent,finished #1",
 ];
 
 /// How a runner is cut off.
