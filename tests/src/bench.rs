@@ -17,6 +17,7 @@ mod wake;
 
 use std::{process::ExitCode, time::Duration};
 
+pub(crate) use crew::only_at_the_terminal;
 use report::{Measured, Report};
 
 /// How long anything that is waited for may take: the slowest, a thousand runs in a debug build, takes a minute.

@@ -307,6 +307,9 @@ async fn connect(bus: &impl Nats, service: Service) -> anyhow::Result<Bus> {
 fn project(dir: &Path, team: &str) -> anyhow::Result<Crew> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     crate::demo::copy_tree(&source.join("agents"), &dir.join("agents"))?;
+    if !team.contains("  matrix:") {
+        crate::bench::only_at_the_terminal(&dir.join("agents"))?;
+    }
     std::fs::copy(source.join("models.yaml"), dir.join("models.yaml"))?;
     std::fs::write(dir.join("team.yaml"), team)?;
     let repository = dir.join("repository");

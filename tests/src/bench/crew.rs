@@ -177,8 +177,8 @@ pub(super) fn id() -> anyhow::Result<ProjectId> {
     Ok(ProjectId::try_new(PROJECT)?)
 }
 
-/// Takes the chat room out of the agents' capabilities: no homeserver takes part in a bench.
-fn only_at_the_terminal(agents: &Path) -> anyhow::Result<()> {
+/// Takes the chat room out of the agents' capabilities, for a crew without a homeserver.
+pub(crate) fn only_at_the_terminal(agents: &Path) -> anyhow::Result<()> {
     for agent in std::fs::read_dir(agents)? {
         let path = agent?.path().join("capabilities.yaml");
         if path.exists() {

@@ -20,8 +20,11 @@ use schemas::{
     public::{Incident, PublicEvent},
 };
 
-/// Small enough to be filled with a few messages, with room for the run in its last fifth.
+/// Small enough to be filled with a hundred messages, with room for the run in its last fifth.
 const LOG_BYTES: u64 = 8 << 20;
+
+/// Bytes of a public fact: a log of megabytes is filled to the percent with such.
+const FACT_BYTES: usize = 32 * 1024;
 
 const HANDOFF: &str = "
 name: handoff
@@ -37,13 +40,17 @@ rules:
     reply: {text: I looked myself.}
 ";
 
-/// Fills the log with public facts until new runs are refused.
-async fn fill(bus: &Bus) -> anyhow::Result<()> {
-    let mut stream = bus.jetstream().get_stream(STREAM).await?;
-    while stream.info().await?.state.bytes * 100 / LOG_BYTES < REFUSE_AT_PERCENT {
-        let description = "x".repeat(500_000);
-        let incident = Incident { title: "t".to_owned(), source: "s".to_owned(), description };
-        let event = PublicEvent::Incident(incident);
+/// Percent of the log's room that is taken.
+pub(crate) async fn percent(bus: &Bus) -> anyhow::Result<u64> {
+    let info = bus.jetstream().get_stream_no_info(STREAM).await?.get_info().await?;
+    Ok(info.state.bytes * 100 / u64::try_from(info.config.max_bytes)?)
+}
+
+/// Fills so many percent of the log with public facts, which no archive takes.
+pub(crate) async fn fill(bus: &Bus, wanted: u64) -> anyhow::Result<()> {
+    while percent(bus).await? < wanted {
+        let (title, source) = ("t".to_owned(), "s".to_owned());
+        let event = PublicEvent::Incident(Incident { title, source, description: "x".repeat(FACT_BYTES) });
         let subject = Subject::Event(Token::try_new(event.kind())?);
         let envelope = Envelope::new(EventId::new(clock::uuid7().to_string()), event.kind(), "test", clock::now());
         bus.publish(&Outgoing::json(subject, envelope, &event)?).await.context("room for what fills the log")?;
@@ -58,7 +65,7 @@ async fn a_handoff_without_room_is_refused_and_the_run_goes_on() {
     streams::ensure(&bus.bus(Service::Setup).await, &options).await.expect("streams");
     let rig = Rig::start_on(bus, HANDOFF, TEAM).await.expect("a crew");
     let runner = rig.runner("disk").await.expect("a runner");
-    fill(&rig.bus.bus(Service::AgentRunner).await).await.expect("a full log");
+    fill(&rig.bus.bus(Service::AgentRunner).await, REFUSE_AT_PERCENT).await.expect("a full log");
     let mut checks = runner.health().subscribe();
     let seen = checks.wait_for(|checks| matches!(checks.get("log"), Some(Check::Red(_))));
     tokio::time::timeout(PATIENCE, seen).await.expect("the runner sees it").expect("checks");

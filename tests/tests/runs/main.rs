@@ -9,6 +9,7 @@ mod explained;
 mod files;
 mod full;
 mod lanes;
+mod nearly_full;
 mod outage;
 mod registry;
 mod relay;
