@@ -1,7 +1,5 @@
 //! Runs in the log: opened, taken over, released, ended.
 
-use std::time::Instant;
-
 use kit::bus::Bus;
 use kit::clock;
 use kit::for_test::PROJECT;
@@ -62,11 +60,10 @@ impl Run {
         self.last + 1
     }
 
-    /// Another runner takes it over. Gives the moment at which the log had it.
-    pub(crate) async fn resume(&mut self) -> Instant {
+    /// Another runner takes it over.
+    pub(crate) async fn resume(&mut self) {
         let resumed = Resumed { runner: "two".to_owned(), attempt: 2, cause: ResumeCause::HolderLost };
         self.epoch = self.decide(RunEvent::Resumed(resumed)).await;
-        Instant::now()
     }
 
     /// It waits, and nobody holds it.
@@ -75,11 +72,10 @@ impl Run {
         self.decide(RunEvent::Waiting(waiting)).await;
     }
 
-    /// It ends. Gives the moment at which the log had it.
-    pub(crate) async fn finish(&mut self) -> Instant {
+    /// It ends.
+    pub(crate) async fn finish(&mut self) {
         let finished = Finished { answer: "done".into(), totals: Totals::default() };
         self.decide(RunEvent::Finished(finished)).await;
-        Instant::now()
     }
 
     async fn decide(&mut self, event: RunEvent) -> u64 {

@@ -47,11 +47,9 @@ async fn while_the_bus_hangs_nothing_is_forwarded() {
     stage.bus.server().pause().unwrap();
     for round in 0..3 {
         for api in BOTH {
-            let begun = Instant::now();
-            let answer = caller.ask(api, &format!("k{round}"), "plain", false).await;
+            let answer = soon("a refusal", caller.ask(api, &format!("k{round}"), "plain", false)).await;
             assert_eq!(answer.headers()["retry-after"], "1");
             refusal(api, answer, 503).await;
-            assert!(begun.elapsed() < Duration::from_secs(5));
         }
     }
     assert_eq!(stage.asked().len(), 1);

@@ -25,9 +25,6 @@ use crate::journal::Run;
 /// Nothing that is awaited in a test takes this long.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// What is to be noticed within 100 ms, on a machine that others use too: the timer of the test is late as well.
-pub(crate) const AT_ONCE: Duration = Duration::from_millis(100);
-
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const TEAM: &str = "
@@ -294,14 +291,4 @@ where
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(SOON, future).await;
     done.unwrap_or_else(|_| panic!("not in time: {what}"))
-}
-
-/// Repeats a measurement; half of the results must be at once. Others share this machine and its cores.
-pub(crate) async fn median_at_once(what: &str, mut measure: impl AsyncFnMut() -> Duration) {
-    let mut took = Vec::new();
-    for _ in 0..5 {
-        took.push(measure().await);
-    }
-    took.sort();
-    assert!(took[took.len() / 2] <= AT_ONCE, "{what}: {took:?}");
 }
