@@ -151,21 +151,18 @@ mod tests {
 
     fn crew() -> Crew {
         let files = |path: &str| {
-            let scope = |lifecycle: &str| {
-                format!(
-                    "{{lifecycle: {lifecycle}, harness: native, models: [play], rooms: [], repositories: [], \
-                     tools: [read, search]}}"
-                )
-            };
+            let scope = "{lifecycle: resident, harness: native, models: [play], rooms: [], repositories: [], \
+                tools: [read, search]}";
             Ok(match path {
                 "team.yaml" => TEAM.to_owned(),
                 "models.yaml" => MODELS.to_owned(),
-                "agents/batch/capabilities.yaml" => scope("ephemeral"),
-                path if path.ends_with("capabilities.yaml") => scope("resident"),
+                path if path.ends_with("capabilities.yaml") => scope.to_owned(),
                 _ => "You help.".to_owned(),
             })
         };
-        Crew::assemble(Path::new("/project"), files).unwrap()
+        let mut crew = Crew::assemble(Path::new("/project"), files).unwrap();
+        crew.agents[2].capabilities.lifecycle = Class::Ephemeral;
+        crew
     }
 
     #[test]

@@ -7,7 +7,7 @@ use schemas::ProjectId;
 
 /// Longest life of a bearer, unless configured: a week lets a run wait over a weekend for a person, and is
 /// less than anybody should rely on a key for.
-pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_hours(7 * 24);
+pub const DEFAULT_MAX_LIFETIME: Duration = kit::crew::MAX_DEADLINE;
 
 /// The issuer's configuration.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ pub use models::{EffectiveError, Models, Provider, Route, Upstream};
 pub use price::{InvalidRate, Price, Rate};
 pub use read::ReadError;
 pub use secret::{SecretError, SecretRef};
-pub use team::{Deadline, InvalidDeadline, Limits, Repository, RunUrl, Source};
+pub use team::{Deadline, InvalidDeadline, Limits, MAX_DEADLINE, Repository, RunUrl, Source};
 
 use capabilities::CapabilitiesFile;
 use models::ModelsFile;

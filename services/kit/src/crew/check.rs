@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{TERMINAL_ROOM, TOOLS};
+use super::{Deadline, MAX_DEADLINE, TERMINAL_ROOM, TOOLS};
 use crate::yaml::{Document, Problem, suggestion};
 
 /// The names that other names must be among; absent when their list could not be read.
@@ -139,6 +139,7 @@ fn team_problems(team: &Document, known: &Known) -> Vec<Problem> {
         problems.extend(wakes(team, "/channels/terminal", terminal, known));
         problems.extend(needs_default(team, "/channels/terminal", terminal));
     }
+    problems.extend(deadline(team));
     if let Some(zone) = team.value().pointer("/time_zone").and_then(Value::as_str)
         && jiff::tz::TimeZone::get(zone).is_err()
     {
@@ -146,6 +147,15 @@ fn team_problems(team: &Document, known: &Known) -> Vec<Problem> {
         problems.push(team.problem("/time_zone", format!("unknown time zone {zone:?}"), hint));
     }
     problems
+}
+
+/// A deadline that no credential outlives.
+fn deadline(team: &Document) -> Option<Problem> {
+    const AT: &str = "/limits/deadline";
+    let text = team.value().pointer(AT)?.as_str()?;
+    let Deadline(deadline) = text.to_owned().try_into().ok()?;
+    let message = format!("{text} is longer than a run's credential lasts");
+    (deadline > MAX_DEADLINE).then(|| team.problem(AT, message, Some("at most 7d".to_owned())))
 }
 
 fn room_problems(team: &Document, pointer: &str, room: &Value, known: &Known) -> Vec<Problem> {
@@ -231,6 +241,10 @@ fn scope_problems(agent: &str, scope: &Document, known: &Known) -> Vec<Problem> 
         if target == agent {
             problems.push(scope.problem(&pointer, "an agent can not hand work to itself", None));
         }
+    }
+    if scope.value().get("lifecycle").and_then(Value::as_str) == Some("ephemeral") {
+        let hint = Some("write resident".to_owned());
+        problems.push(scope.problem("/lifecycle", "nothing here starts a process of its own for a run yet", hint));
     }
     problems.extend(grants(scope));
     problems

@@ -113,12 +113,16 @@ pub struct Limits {
     /// Tokens of one run, of all kinds together.
     #[schemars(range(min = 1))]
     pub max_tokens: u64,
-    /// Messages that agents may write in a room without one by a person in between.
+    /// Messages that agents may write in a room without one by a person in between. For agents that speak unasked: so far
+    /// each speaks once a run, to answer a person.
     #[schemars(range(min = 1))]
     pub max_messages_without_human: u32,
 }
 
-/// The wall-clock time that a run may take.
+/// The longest deadline: a run's credential lasts as long as its run may, and a stolen one is to be worth little.
+pub const MAX_DEADLINE: Duration = Duration::from_hours(7 * 24);
+
+/// The wall-clock time that a run may take, at most [`MAX_DEADLINE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "shape::Duration")]

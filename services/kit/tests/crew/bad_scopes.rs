@@ -20,6 +20,14 @@ const CASES: &[Case] = &[
             "agents/lead/capabilities.yaml:2:12: \"residnt\" is not one of: resident, ephemeral (did you mean \"resident\"?)",
         ],
     ),
+    (
+        LEAD,
+        "lifecycle: resident",
+        "lifecycle: ephemeral",
+        &[
+            "agents/lead/capabilities.yaml:2:12: nothing here starts a process of its own for a run yet (write resident)",
+        ],
+    ),
     (LEAD, "models: [strong, local]", "models: []", &["agents/lead/capabilities.yaml:3:9: must not be empty"]),
     (
         LEAD,

@@ -182,6 +182,12 @@ const CASES: &[Case] = &[
     (
         TEAM,
         "  deadline: 90m",
+        "  deadline: 8d",
+        &["team.yaml:42:13: 8d is longer than a run's credential lasts (at most 7d)"],
+    ),
+    (
+        TEAM,
+        "  deadline: 90m",
         "  deadline: 1h30m",
         &["team.yaml:42:13: \"1h30m\" is not valid here (a whole number and a unit: 90s, 30m, 2h or 1d)"],
     ),

@@ -29,7 +29,7 @@ fn an_agent_has_its_scope_and_its_persona() {
     let coder = crew.agent(&AgentName::try_new("coder").unwrap()).unwrap();
     assert_eq!(coder.persona, "You code.");
     assert_eq!(coder.capabilities.harness, Harness::Native);
-    assert_eq!(coder.capabilities.lifecycle, Class::Ephemeral);
+    assert_eq!(coder.capabilities.lifecycle, Class::Resident);
     assert_eq!(coder.capabilities.models, ["filed"]);
     assert_eq!(coder.capabilities.access("read"), Some(Access::Write));
     assert_eq!(coder.capabilities.access("shell"), Some(Access::Read));
