@@ -195,7 +195,7 @@ fn nightcrew(grant: &mut Grant) {
     grant
         // `say` and `retry` start runs, also by replaying what was parked.
         .publish("swarm.run.*.requested.>")
-        .publish("swarm.signal.>")
+        .publish("swarm.signal.*.cancel")
         // `pause`, `resume`, `stop`.
         .publish("swarm.control.>")
         .publish("swarm.dead.>")
@@ -250,8 +250,7 @@ fn setup(grant: &mut Grant) {
         .publish("$JS.API.CONSUMER.DURABLE.CREATE.>")
         .publish("$JS.API.CONSUMER.INFO.*.*")
         .publish("$JS.API.CONSUMER.NAMES.*")
-        .publish("$JS.API.CONSUMER.LIST.*")
-        .publish("$JS.API.CONSUMER.DELETE.*.*");
+        .publish("$JS.API.CONSUMER.LIST.*");
 }
 
 /// Collects the rights of one user.
