@@ -1,8 +1,8 @@
 //! Every stream, bucket and consumer, declared in one place and made so at start.
 //!
 //! `ensure` looks at what there is: it makes what is missing, changes what can be changed, and refuses to start over
-//! a difference that can not be applied, naming the field, what is wanted and what was found. It never deletes and
-//! never empties. Two that run it at once come to the same result.
+//! a difference that can not be applied, naming the field, what is wanted and what was found. It never deletes, never
+//! empties, and never takes room or replicas away that somebody gave. Two that run it at once come to the same result.
 
 mod compare;
 mod declare;
@@ -10,7 +10,7 @@ mod declare;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, ConsumerErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use futures::future;
 use tokio::time::Instant;
@@ -192,6 +192,7 @@ async fn ensure_stream(bus: &Bus, wanted: Config) -> Result<Done, EnsureError> {
 }
 
 async fn update_stream(bus: &Bus, what: String, wanted: &Config, found: &Config) -> Result<Done, EnsureError> {
+    let wanted = &as_given(wanted, found);
     let differences = compare::streams(wanted, found);
     let Some(fields) = changeable(&what, differences)? else {
         return Ok(Done::Unchanged);
@@ -200,6 +201,14 @@ async fn update_stream(bus: &Bus, what: String, wanted: &Config, found: &Config)
         Ok(_) => Ok(Done::Updated(what, fields)),
         Err(source) => Err(EnsureError::Update { what, fields, source: Box::new(source) }),
     }
+}
+
+/// What is wanted, with the replicas and the room that the stream has where those are more: an operator gave them, and to
+/// take room away from a log could stop it.
+fn as_given(wanted: &Config, found: &Config) -> Config {
+    let max_bytes = if found.max_bytes < 0 { found.max_bytes } else { wanted.max_bytes.max(found.max_bytes) };
+    let max_bytes = if wanted.max_bytes < 0 { wanted.max_bytes } else { max_bytes };
+    Config { num_replicas: wanted.num_replicas.max(found.num_replicas), max_bytes, ..wanted.clone() }
 }
 
 /// Makes a consumer what it is declared to be; its owner may do so too, when it was deleted.
@@ -223,8 +232,18 @@ async fn ensure_consumer(bus: &Bus, durable: &Durable) -> Result<Done, EnsureErr
             match stream.create_consumer(wanted.clone()).await {
                 Ok(_) => return Ok(Done::Created(what)),
                 Err(error) => {
+                    let passing = match error.kind() {
+                        ConsumerErrorKind::JetStream(problem) => is_passing(&problem),
+                        ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => true,
+                        _ => false,
+                    };
+                    if passing && Instant::now() < deadline {
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
                     let source = Box::new(error);
-                    return Err(EnsureError::Create { what, source });
+                    let look = |what, source| EnsureError::Look { what, source };
+                    return Err(if passing { look(what, source) } else { EnsureError::Create { what, source } });
                 }
             }
         };

@@ -69,6 +69,18 @@ async fn what_can_be_changed_is_changed() {
 }
 
 #[tokio::test]
+async fn room_that_an_operator_gave_is_not_taken_away() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    let larger = StreamOptions { swarm_max_bytes: 2 * OPTIONS.swarm_max_bytes, ..OPTIONS };
+    ensure(&bus, &larger).await.unwrap();
+    let report = ensure(&bus, &OPTIONS).await.unwrap();
+    assert!(report.updated.is_empty(), "{report:?}");
+    let stream = bus.jetstream().get_stream("SWARM").await.unwrap();
+    assert_eq!(stream.cached_info().config.max_bytes.unsigned_abs(), larger.swarm_max_bytes);
+}
+
+#[tokio::test]
 async fn what_can_not_be_changed_stops_the_start_by_name() {
     let server = TestBus::start().await;
     let bus = setup(&server).await;
