@@ -100,6 +100,12 @@ pub enum DeadError {
         /// The service.
         service: String,
     },
+    /// Its service has begun to handle it, and is not done.
+    #[error("{service} is handling it: replay it once more to see what came of that")]
+    UnderWay {
+        /// The service.
+        service: String,
+    },
     /// Its service could not be asked.
     #[error("its service could not be asked to handle it")]
     Ask(#[source] RedeliverError),
@@ -114,7 +120,7 @@ pub enum DeadError {
 impl Classified for DeadError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Unavailable(_) | Self::NotNow { .. } => ErrorClass::Transient,
+            Self::Unavailable(_) | Self::NotNow { .. } | Self::UnderWay { .. } => ErrorClass::Transient,
             Self::Ask(error) => error.class(),
             Self::Publish(error) => error.class(),
             Self::Append(error) => error.class(),
@@ -131,6 +137,7 @@ impl Classified for DeadError {
             Self::NoMessage { .. } => "dead_no_message",
             Self::StillBroken { .. } => "dead_still_broken",
             Self::NotNow { .. } => "dead_not_now",
+            Self::UnderWay { .. } => "dead_under_way",
             Self::Ask(error) => error.code(),
             Self::Publish(error) => error.code(),
             Self::Append(error) => error.code(),
@@ -245,7 +252,11 @@ pub async fn list(bus: &Bus, from: u64, limit: usize) -> Result<Vec<Parked>, Dea
                 return Ok(parked);
             }
             let stored = message::direct(message);
-            parked.push(read(page.last_sequence, stored)?);
+            let sequence = match &stored {
+                Ok(stored) => stored.sequence,
+                Err(error) => error.sequence.unwrap_or(page.last_sequence),
+            };
+            parked.push(read(sequence, stored)?);
         }
         if !page.more {
             return Ok(parked);
@@ -301,6 +312,7 @@ pub async fn replay(bus: &Bus, sequence: u64) -> Result<Replayed, DeadError> {
 async fn redeliver(bus: &Bus, service: &str, consumer: &str, sequence: u64) -> Result<Replayed, DeadError> {
     match redeliver_ask(bus, service, consumer, sequence).await.map_err(DeadError::Ask)? {
         Redelivered::Done => Ok(Replayed::Handled),
+        Redelivered::UnderWay => Err(DeadError::UnderWay { service: service.to_owned() }),
         Redelivered::Later => Err(DeadError::NotNow { service: service.to_owned() }),
         Redelivered::Broken { code, reason } => {
             Err(DeadError::StillBroken { service: service.to_owned(), code, reason })

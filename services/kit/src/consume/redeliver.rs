@@ -5,16 +5,21 @@
 //! handler as any delivery.
 //!
 //! Consumes: `swarm.ask.<service>.redeliver-<consumer>`. Emits: the answer. Idempotency: the handler's own, as with
-//! any redelivery. Ordering: none. On failure: the answer says so, and the letter stays parked.
+//! any redelivery. Ordering: none. On failure: the answer says so, and the letter stays parked. A handler may take as long
+//! as a run: who waits for it is told that it is under way, and the letter stays until a repeat is told that it is done.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use schemas::Subject;
 use schemas::ids::Token;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Durable;
@@ -23,6 +28,12 @@ use super::work::{Delivery, Work};
 use crate::bus::{Bus, Fault};
 use crate::class::{Classified, ErrorClass, chain};
 use crate::message;
+
+/// Within this time whoever asked is answered: well below what a question may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Replays under way at once. Each may be a run; a person replays a few at a time, and `--all` one after the other.
+const AT_ONCE: usize = 16;
 
 /// Asks for a message of the consumer's stream to be handled once more.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +47,8 @@ struct Request {
 pub enum Redelivered {
     /// It is handled.
     Done,
+    /// It is being handled.
+    UnderWay,
     /// It can not be handled now.
     Later,
     /// It is as broken as before.
@@ -122,6 +135,9 @@ where
         tracing::warn!(consumer = name, "parked messages can not be replayed: no subscription");
         return;
     };
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    // Ends with this task, and what is under way is begun anew by whoever replays it again.
+    let mut under_way = JoinSet::new();
     loop {
         let request = tokio::select! {
             biased;
@@ -130,13 +146,26 @@ where
         };
         let Some(request) = request else { return };
         let Some(reply) = request.reply else { continue };
-        let redelivered = tokio::select! {
-            () = shutdown.cancelled() => Redelivered::Later,
-            redelivered = redeliver(&work, &request.payload) => redelivered,
-        };
-        if let Err(error) = client.publish(reply, json!(redelivered).to_string().into()).await {
-            tracing::warn!(%error, "the answer to a replay was not sent");
-        }
+        while under_way.try_join_next().is_some() {}
+        let (work, place) = (Arc::clone(&work), Arc::clone(&places).try_acquire_owned());
+        under_way.spawn(async move {
+            let Ok(_place) = place else {
+                return tell(&work, reply, &Redelivered::Later).await;
+            };
+            let mut handled = pin!(redeliver(&work, &request.payload));
+            if let Ok(redelivered) = tokio::time::timeout(ANSWER_WITHIN, &mut handled).await {
+                return tell(&work, reply, &redelivered).await;
+            }
+            tell(&work, reply, &Redelivered::UnderWay).await;
+            let redelivered = handled.await;
+            tracing::info!(consumer = work.consumer().name, ?redelivered, "a replay is over");
+        });
+    }
+}
+
+async fn tell<H>(work: &Work<H>, reply: async_nats::Subject, redelivered: &Redelivered) {
+    if let Err(error) = work.bus().client().publish(reply, json!(redelivered).to_string().into()).await {
+        tracing::warn!(%error, "the answer to a replay was not sent");
     }
 }
 

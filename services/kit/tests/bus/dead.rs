@@ -54,6 +54,37 @@ async fn a_parked_message_is_handled_again_by_its_service() {
 }
 
 #[tokio::test]
+async fn a_replay_that_takes_long_is_under_way_and_stays_parked_until_it_is_done() {
+    let fixture = Fixture::start().await;
+    let (bus, person) = (fixture.runner().await, fixture.connect(Service::Nightcrew).await);
+    let journal = Journal::new(&bus);
+    let (mended, done) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (seen, finish) = (Arc::clone(&mended), Arc::clone(&done));
+    let (long, short) = (wake(&journal).await, wake(&journal).await);
+    let reading = Loop::start(&bus, OPTIONS, move |delivery| {
+        let (mended, finish) = (seen.load(Ordering::SeqCst), Arc::clone(&finish));
+        async move {
+            if mended && run_of(&delivery) == long {
+                finish.acquire().await.unwrap().forget();
+            }
+            if mended { Ok(Fate::Ack) } else { Err(Wrong(ErrorClass::Broken)) }
+        }
+    });
+    let letters = parked(&person, 2).await;
+    let number = |run| letters.iter().find(|parked| parked.letter.subject == requested(run).subject.to_string());
+    let (long, short) = (number(long).unwrap().sequence, number(short).unwrap().sequence);
+    mended.store(true, Ordering::SeqCst);
+    let error = dead::replay(&person, long).await.unwrap_err();
+    assert_eq!(error.code(), "dead_under_way");
+    assert_eq!(dead::replay(&person, short).await.unwrap(), Replayed::Handled, "others do not wait for it");
+    parked(&person, 1).await;
+    done.add_permits(2);
+    assert_eq!(dead::replay(&person, long).await.unwrap(), Replayed::Handled);
+    parked(&person, 0).await;
+    reading.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_that_is_none_is_parked_with_its_reason() {
     let fixture = Fixture::start().await;
     let (bus, person) = (fixture.runner().await, fixture.connect(Service::Nightcrew).await);
