@@ -90,7 +90,12 @@ impl RoomError {
 pub(crate) async fn keep(archiver: Archiver, policy: ArchivePolicy, context: Context) {
     loop {
         let mut pause = policy.every;
-        match archiver.make_room(policy, clock::now()).await {
+        // It may be left at any line, as when the process is killed.
+        let made = tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            made = archiver.make_room(policy, clock::now()) => made,
+        };
+        match made {
             Ok(made) => {
                 context.health.set(CHECK, check(made));
                 pause = note(made, policy);

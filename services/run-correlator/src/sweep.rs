@@ -76,7 +76,11 @@ pub(crate) async fn keep(bus: Bus, context: Context) {
         }
         pause = EVERY;
         let before = clock::now().saturating_sub(YOUNG);
-        match sweep_blobs(&bus, before.unwrap_or(Timestamp::MIN)).await {
+        let swept = tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            swept = sweep_blobs(&bus, before.unwrap_or(Timestamp::MIN)) => swept,
+        };
+        match swept {
             Ok(removed) => tracing::info!(removed, "removed blobs that nothing names"),
             Err(error) => tracing::warn!(error = chain(&error), "no blobs were removed"),
         }
