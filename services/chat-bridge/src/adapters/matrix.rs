@@ -120,6 +120,13 @@ fn refused(source: impl Into<Cause>) -> ReceiveError {
     ReceiveError::Refused { channel: CHANNEL, source: source.into() }
 }
 
+/// Whether the homeserver says that it does not know the position that was given. One that is ill answers with the same code
+/// and another status.
+fn is_unknown_position(error: &matrix_sdk::Error) -> bool {
+    let is_client_error = error.as_client_api_error().is_some_and(|error| error.status_code.is_client_error());
+    is_client_error && matches!(error.client_api_error_kind(), Some(ErrorKind::Unknown | ErrorKind::InvalidParam))
+}
+
 /// Whether the homeserver says that the access token is not, or no longer, valid.
 fn is_revoked(error: &matrix_sdk::Error) -> bool {
     matches!(error.client_api_error_kind(), Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken))

@@ -46,6 +46,9 @@ const MAX_CONTEXT_BYTES: usize = 32 * 1024;
 /// Health key.
 const LOG: &str = "requests";
 
+/// Health key.
+const POSITION: &str = "position";
+
 /// Takes the messages of one channel to the log.
 pub(crate) struct Inbound<R, D> {
     pub(crate) project: Project,
@@ -138,8 +141,13 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         }
         if let Err(error) = self.receiver.commit(&started).await {
             // The batch comes again, and changes nothing.
-            tracing::warn!(error = chain(&error), "a position could not be kept");
+            self.health.report(POSITION, format!("a position can not be kept: {}", chain(&error)));
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => return Ok(false),
+                () = tokio::time::sleep(backoff(1)) => return Ok(true),
+            }
         }
+        self.health.clear(POSITION);
         Ok(true)
     }
 

@@ -22,7 +22,7 @@ use matrix_sdk::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    CHANNEL, Settings, history, invitations, is_revoked,
+    CHANNEL, Settings, history, invitations, is_revoked, is_unknown_position,
     position::{Position, PositionFile},
     read::Reader,
     refused,
@@ -148,7 +148,7 @@ impl Receiver {
 
     /// The next response, with everything that has to be settled before it is read.
     async fn fetch(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
-        self.rooms.resolve(client).await.map_err(unavailable)?;
+        self.rooms.resolve(client).await;
         let response = self.sync(client).await?;
         invitations::settle(client, &self.settings.rules).await;
         if std::mem::take(&mut self.newly_logged_in) {
@@ -199,9 +199,9 @@ impl Receiver {
         if self.last_sync.elapsed() > self.settings.stalled_after {
             self.health.report(SYNC, format!("no sync since {}: {}", self.last_sync_at, chain(&error)));
         }
-        match (&error, error.client_api_error_kind()) {
-            // The homeserver does not know our position, as after a restored backup.
-            (_, Some(ErrorKind::Unknown | ErrorKind::InvalidParam)) if self.position.since.is_some() => {
+        match &error {
+            // As after a restored backup.
+            _ if self.position.since.is_some() && is_unknown_position(&error) => {
                 let unreadable = std::mem::take(&mut self.position.unreadable);
                 self.position = Position { unreadable, ..Position::beginning(kit::clock::now()) };
                 let text = "The homeserver does not know how far I had read. I go on with what is recent; check for messages without an answer.";
@@ -209,7 +209,7 @@ impl Receiver {
                 unavailable(error)
             }
             // Nothing was processed.
-            (Error::Http(_), _) => unavailable(error),
+            Error::Http(_) => unavailable(error),
             _ => ReceiveError::Broken { channel: CHANNEL, source: error.into() },
         }
     }

@@ -8,9 +8,12 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use kit::crew::{Room as Configured, RoomAddress};
+use kit::{
+    class::chain,
+    crew::{Room as Configured, RoomAddress},
+};
 use matrix_sdk::{
-    Client, HttpError,
+    Client,
     ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, api::error::ErrorKind},
 };
 
@@ -42,8 +45,9 @@ impl Rooms {
         ids.get(name_or_id).cloned().or_else(|| OwnedRoomId::try_from(name_or_id).ok())
     }
 
-    /// Asks for the ids of rooms that are given by alias. An alias that nobody has yet is asked for again next time.
-    pub(super) async fn resolve(&self, client: &Client) -> Result<(), HttpError> {
+    /// Asks for the ids of rooms that are given by alias. An alias that nobody has yet, or whose server is away, is asked for
+    /// again next time; the other rooms do not wait for it.
+    pub(super) async fn resolve(&self, client: &Client) {
         for room in self.unresolved() {
             let RoomAddress::Alias(alias) = &room.address else {
                 continue;
@@ -58,10 +62,9 @@ impl Rooms {
                     ids.insert(room.name.clone(), found.room_id);
                 }
                 Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound)) => {}
-                Err(error) => return Err(error),
+                Err(error) => tracing::warn!(room = %room.name, error = %chain(&error), "a room is not found now"),
             }
         }
-        Ok(())
     }
 
     /// The ids of all rooms that are known.
