@@ -13,6 +13,9 @@ use schemas::{AgentName, EventId, RunId, Signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// Runs that one process holds at once. Each is a few tasks and its conversation; 2,000 of them fit in 200 MB.
+pub const MAX_HELD: usize = 2_000;
+
 /// Signals that wait for one holder. A holder reads them before each step; what does not fit is delivered again later.
 const INBOX: usize = 64;
 
@@ -69,10 +72,10 @@ pub struct Hold {
 
 impl Holds {
     /// Enters a run of `agent` to take it the `epoch`th time, woken by the signal `wake` if by any; nothing when it is held
-    /// here.
+    /// here, or when as many as may be are.
     pub fn enter(&self, run: RunId, agent: AgentName, epoch: u32, wake: Option<EventId>) -> Option<Hold> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        if runs.contains_key(&run) {
+        if runs.contains_key(&run) || runs.len() >= MAX_HELD {
             return None;
         }
         let (sender, inbox) = mpsc::channel(INBOX);

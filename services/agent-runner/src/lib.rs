@@ -42,6 +42,7 @@ use kit::{
 pub use config::Config;
 use harness::Harness as _;
 use holds::Holds;
+use holds::MAX_HELD;
 use model::ModelClient;
 use native::Native;
 use presence::Registrar;
@@ -53,9 +54,6 @@ use wake::Waker;
 
 /// Wakes are extended this often while their run is held: a third of the consumer's ack wait of 3 s.
 const PROGRESS: Duration = Duration::from_secs(1);
-
-/// Runs that one process holds at once. Each is a few tasks and its conversation; 2,000 of them fit in 200 MB.
-const MAX_HELD: usize = 2_000;
 
 /// Signals that are looked at, at once; each may hold a run.
 const MAX_SIGNALS: usize = 4_000;

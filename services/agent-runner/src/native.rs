@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use kit::{bus::Connection, clock};
 use schemas::{
     Signal,
-    event::{ContextLoaded, WaitReason},
+    event::{ContextLoaded, FailReason, WaitReason},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,9 @@ use crate::{
     runtime::Runtime,
     toolbox::RunTools,
 };
+
+/// Why a run in hand ends that the log has no room for.
+const LOG_SPENT: &str = "the log is nearly full, and what is left of it is for the ends of runs";
 
 /// The native harness.
 #[derive(Debug, Clone)]
@@ -116,6 +119,9 @@ impl<'a> Drive<'a> {
                 }
                 Action::Take => return Err(HoldError::Lost),
                 Action::LoadContext => self.load_context()?,
+                Action::CallModel { .. } if self.runtime.fill.is_spent() => {
+                    self.end(End::Fail(FailReason::JournalFull, LOG_SPENT.to_owned()))?;
+                }
                 Action::CallModel { step, attempt, wait_ms } => self.call_model(step, attempt, wait_ms).await?,
                 Action::CallTools(asked) => self.call_tools(asked).await?,
                 Action::Recover(lost) => self.recover(lost).await?,
@@ -245,12 +251,12 @@ impl<'a> Drive<'a> {
         let request = self.held.state().request();
         let Some(agent) = self.runtime.crew.agent(&request.agent) else {
             let message = format!("there is no agent {} in this crew", request.agent);
-            return self.end(End::Fail(schemas::event::FailReason::Unknown, message));
+            return self.end(End::Fail(FailReason::Unknown, message));
         };
         let model = &agent.capabilities.models[0];
         let Some(route) = self.runtime.crew.models.routes.get(model) else {
             let message = format!("there is no model route {model}");
-            return self.end(End::Fail(schemas::event::FailReason::Unknown, message));
+            return self.end(End::Fail(FailReason::Unknown, message));
         };
         let context = ContextLoaded {
             model: model.clone(),

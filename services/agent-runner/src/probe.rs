@@ -45,6 +45,22 @@ pub enum Place {
     AfterSchedule,
 }
 
+impl Place {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::BeforeAppend,
+        Self::AfterAppend,
+        Self::BeforeModel,
+        Self::AfterModel,
+        Self::BeforeTool,
+        Self::AfterTool,
+        Self::AfterSnapshot,
+        Self::BeforePublish,
+        Self::AfterPublish,
+        Self::AfterSchedule,
+    ];
+}
+
 type Seen = dyn Fn(Point<'_>) + Send + Sync;
 
 /// What a test wants to be told.

@@ -7,7 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use kit::{class::chain, due};
+use kit::{
+    class::{Classified as _, ErrorClass, chain},
+    due,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{runtime::Runtime, wake::Waker};
@@ -51,7 +54,8 @@ async fn look(waker: &Waker, runtime: &Runtime) -> bool {
     let mut ended = futures::stream::iter(ends).buffer_unordered(AT_ONCE);
     let mut all = true;
     while let Some(ended) = ended.next().await {
-        all &= ended.is_ok();
+        // What is broken stays so.
+        all &= !ended.is_err_and(|error| error.class() == ErrorClass::Transient);
     }
     all
 }

@@ -67,7 +67,7 @@ pub enum WakeError {
 impl Classified for WakeError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Read(_) => ErrorClass::Transient,
+            Self::Read(error) => error.class(),
             Self::Decode(_) | Self::Corrupt(_) | Self::Hold(_) | Self::NoRun | Self::UnknownRun(_) => {
                 ErrorClass::Broken
             }
@@ -77,7 +77,7 @@ impl Classified for WakeError {
     fn code(&self) -> &'static str {
         match self {
             Self::Decode(_) => "unreadable",
-            Self::Read(_) => "log_unavailable",
+            Self::Read(error) => error.code(),
             Self::Corrupt(_) => "corrupt_journal",
             Self::Hold(_) => "run_broken",
             Self::NoRun => "no_run",
@@ -366,6 +366,17 @@ pub fn fold(run: RunId, messages: &[Stored]) -> Result<RunState, WakeError> {
     Ok(state)
 }
 
+/// Nobody can be answered any more. Who does not answer loses its runs.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The questions can not be heard.
+    #[error("questions for holders can not be heard")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    /// No more questions will come.
+    #[error("questions for holders come no more")]
+    Ended,
+}
+
 /// Answers for the runs that this process holds, until the end.
 ///
 /// Consumes `swarm.hold.*`: the question for the holder of an epoch or a later one, which is also how one who has taken a
@@ -376,13 +387,13 @@ pub async fn answer_for_held(
     holds: Holds,
     runner: String,
     shutdown: CancellationToken,
-) -> Result<(), async_nats::SubscribeError> {
+) -> Result<(), AnswerError> {
     use futures::StreamExt as _;
     let mut questions = bus.client().subscribe(schemas::subject::filter::HOLDS).await?;
     loop {
         let question = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            Some(question) = questions.next() => question,
+            question = questions.next() => question.ok_or(AnswerError::Ended)?,
         };
         let held = question
             .subject

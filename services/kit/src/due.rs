@@ -23,7 +23,8 @@ const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 /// How long a tick lies in the stream for a consumer that is away.
 const TTL: &str = "Nats-Schedule-TTL";
-/// A day: a run whose tick nobody took for a day is found by its journal when its runner comes back.
+/// A day. Runs that wait so far wait for children and pauses, which wake them too: a tick that nobody took is missed by
+/// none of them for good.
 const TICK_TTL: &str = "24h";
 
 /// A tick could not be scheduled.

@@ -15,6 +15,9 @@ use crate::service::{Check, Context};
 /// From here on new runs are refused: a fifth of the log is kept for runs in hand, each of which has a byte limit.
 pub const REFUSE_AT_PERCENT: u64 = 80;
 
+/// From here on runs in hand end at their next step: their ends, and the marks of archives that make room, need some.
+pub const END_AT_PERCENT: u64 = 95;
+
 /// How often it is looked up.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,11 @@ impl Fill {
         };
         let known = known.filter(|seen| seen.at.elapsed() < COUNTS_FOR);
         judge(known.map(|seen| seen.percent))
+    }
+
+    /// Whether what is left is for ends alone.
+    pub fn is_spent(&self) -> bool {
+        self.percent().is_some_and(|percent| percent >= END_AT_PERCENT)
     }
 
     /// How full the log is, in percent, as last seen.

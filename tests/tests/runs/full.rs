@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use kit::{
     bus::Bus,
     clock,
-    fill::REFUSE_AT_PERCENT,
+    fill::{END_AT_PERCENT, REFUSE_AT_PERCENT},
     for_test::TestBus,
     identity::Service,
     journal::STREAM,
@@ -12,10 +12,10 @@ use kit::{
     service::Check,
     streams::{self, StreamOptions},
 };
-use nightcrew_tests::rig::{PATIENCE, Rig, TEAM};
+use nightcrew_tests::rig::{PATIENCE, Rig, Runner, TEAM};
 use schemas::{
     Envelope, EventId, RunEvent, Subject,
-    event::ToolOutcome,
+    event::{FailReason, ToolOutcome},
     ids::Token,
     public::{Incident, PublicEvent},
 };
@@ -58,17 +58,33 @@ pub(crate) async fn fill(bus: &Bus, wanted: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_handoff_without_room_is_refused_and_the_run_goes_on() {
+/// A crew whose log is `percent` full, and whose runner has seen that.
+async fn filled(percent: u64) -> (Rig, Runner) {
     let bus = TestBus::start().await;
     let options = StreamOptions { swarm_max_bytes: LOG_BYTES, ..StreamOptions::single_node() };
     streams::ensure(&bus.bus(Service::Setup).await, &options).await.expect("streams");
     let rig = Rig::start_on(bus, HANDOFF, TEAM).await.expect("a crew");
     let runner = rig.runner("disk").await.expect("a runner");
-    fill(&rig.bus.bus(Service::AgentRunner).await, REFUSE_AT_PERCENT).await.expect("a full log");
+    fill(&rig.bus.bus(Service::AgentRunner).await, percent).await.expect("a full log");
     let mut checks = runner.health().subscribe();
-    let seen = checks.wait_for(|checks| matches!(checks.get("log"), Some(Check::Red(_))));
+    let full = format!("the log is {percent} %");
+    let seen = checks.wait_for(|checks| matches!(checks.get("log"), Some(Check::Red(why)) if why.contains(&full)));
     tokio::time::timeout(PATIENCE, seen).await.expect("the runner sees it").expect("checks");
+    (rig, runner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_log_is_for_ends() {
+    let (rig, _runner) = filled(END_AT_PERCENT).await;
+    let run = rig.ask("lead", "Find it.").await.expect("a run");
+    let RunEvent::Failed(failed) = rig.end(run).await.expect("an end") else { panic!("it should fail") };
+    assert_eq!(failed.reason, FailReason::JournalFull);
+    assert!(rig.rehearsal.requests(0).requests.is_empty(), "no model was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_without_room_is_refused_and_the_run_goes_on() {
+    let (rig, _runner) = filled(REFUSE_AT_PERCENT).await;
     let run = rig.ask("lead", "Find it.").await.expect("a run");
     let RunEvent::Finished(finished) = rig.end(run).await.expect("an end") else { panic!("it should finish") };
     assert_eq!(finished.answer.preview(), "I looked myself.");

@@ -14,6 +14,13 @@ use super::{Api, ModelAnswer, ModelError, ModelRequest, Reader, anthropic, opena
 /// pause for up to a minute.
 const STALL: Duration = Duration::from_mins(2);
 
+/// How long budget-proxy may take to be reached, on the same machine or in the same cluster.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the head of an answer may take: more than budget-proxy gives a provider for its first byte. A repeat joins a
+/// call that is still under way, so to give up costs nothing.
+const HEAD_WITHIN: Duration = Duration::from_mins(4);
+
 /// Bytes of one answer; a model's largest output is well below a megabyte of text.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
@@ -27,7 +34,7 @@ pub struct ModelClient {
 impl ModelClient {
     /// A client of the proxy at `base_url`.
     pub fn new(base_url: impl Into<String>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
+        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(CONNECT_WITHIN).build()?;
         Ok(Self { http, base_url: base_url.into().trim_end_matches('/').to_owned() })
     }
 
@@ -43,18 +50,21 @@ impl ModelClient {
             Api::Anthropic => (anthropic::PATH, anthropic::body(request), Box::new(anthropic::Stream::default())),
             Api::OpenAi => (openai::PATH, openai::body(request), Box::new(openai::Stream::default())),
         };
-        let response = self
+        let sent = self
             .http
             .post(format!("{}{path}", self.base_url))
             .bearer_auth(bearer)
             .header("anthropic-version", "2023-06-01")
             .header("idempotency-key", idempotency_key)
             .json(&body)
-            .send()
-            .await
-            .map_err(|error| {
-                ModelError::new(ModelErrorClass::Unavailable, format!("budget-proxy did not answer: {error}"))
-            })?;
+            .send();
+        let silent = |why: &dyn std::fmt::Display| {
+            ModelError::new(ModelErrorClass::Unavailable, format!("budget-proxy did not answer: {why}"))
+        };
+        let response = match tokio::time::timeout(HEAD_WITHIN, sent).await {
+            Ok(response) => response.map_err(|error| silent(&error))?,
+            Err(elapsed) => return Err(silent(&elapsed)),
+        };
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
