@@ -208,7 +208,7 @@ impl StateFilter {
 /// Options of `timeline`.
 #[derive(Debug, Args)]
 pub struct TimelineOptions {
-    /// The run: its id, or the beginning of it.
+    /// The run: its id, or how that begins or ends.
     pub run: String,
     /// Show the runs below it too.
     #[arg(long)]
@@ -227,7 +227,7 @@ pub struct TimelineOptions {
 /// Options of `cancel`.
 #[derive(Debug, Args)]
 pub struct CancelOptions {
-    /// The run: its id, or the beginning of it.
+    /// The run: its id, or how that begins or ends.
     pub run: String,
     /// Why.
     #[arg(long, default_value = "")]
@@ -289,7 +289,7 @@ pub struct StopOptions {
 /// Options of `retry`.
 #[derive(Debug, Args)]
 pub struct RetryOptions {
-    /// The run: its id, or the beginning of it.
+    /// The run: its id, or how that begins or ends.
     pub run: String,
     /// Print JSON.
     #[arg(long)]
@@ -311,7 +311,7 @@ pub enum StateCommand {
 /// Options of `state save`.
 #[derive(Debug, Args)]
 pub struct StateSaveOptions {
-    /// The run: its id, or the beginning of it.
+    /// The run: its id, or how that begins or ends.
     pub run: String,
     /// Where to; by default a new file here, named after agent and run.
     #[arg(long, short, value_name = "FILE")]
@@ -327,7 +327,7 @@ pub struct StateSaveOptions {
 /// Options of `state show`.
 #[derive(Debug, Args)]
 pub struct StateShowOptions {
-    /// The run, by its id or the beginning of it, or a file of `nightcrew state save`.
+    /// The run, by its id or how that begins or ends, or a file of `nightcrew state save`.
     #[arg(value_name = "RUN|FILE")]
     pub of: String,
     /// Print the whole state as JSON.

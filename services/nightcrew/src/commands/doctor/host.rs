@@ -12,6 +12,12 @@ use super::{bad, good, skipped, weak};
 /// How long a program may take to say its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 
+/// The oldest git that makes worktrees as agents need them.
+const GIT: (u32, u32) = (2, 38);
+
+/// The oldest Python in which the demo's homeserver runs.
+const PYTHON: (u32, u32) = (3, 10);
+
 /// How to get bubblewrap.
 const GET_BUBBLEWRAP: &str = "install it: `apt install bubblewrap`, `dnf install bubblewrap`, ...";
 
@@ -73,7 +79,12 @@ pub(super) async fn git() -> Examined {
     match version("git", &["--version"]).await {
         Some(said) => {
             let version = said.trim_start_matches("git version ").to_owned();
-            Examined { version: Some(version), ..good(CHECK, "worktrees can be made") }
+            let examined = if is_before(&version, GIT) {
+                bad(CHECK, format!("{}.{} or later is needed", GIT.0, GIT.1), "install a later one")
+            } else {
+                good(CHECK, "worktrees can be made")
+            };
+            Examined { version: Some(version), ..examined }
         }
         None => {
             bad(CHECK, "it was not found: agents can not work on repositories", "install it: `apt install git`, ...")
@@ -87,7 +98,12 @@ pub(super) async fn python() -> Examined {
     match version("python3", &["--version"]).await {
         Some(said) => {
             let version = said.trim_start_matches("Python ").to_owned();
-            Examined { version: Some(version), ..good(CHECK, "the demo's homeserver can run") }
+            let examined = if is_before(&version, PYTHON) {
+                weak(CHECK, format!("the demo needs {}.{} or later", PYTHON.0, PYTHON.1), "install a later one")
+            } else {
+                good(CHECK, "the demo's homeserver can run")
+            };
+            Examined { version: Some(version), ..examined }
         }
         None => weak(
             CHECK,
@@ -104,4 +120,25 @@ async fn version(program: &str, args: &[&str]) -> Option<String> {
     let output = tokio::time::timeout(VERSION_WITHIN, asked).await.ok()?.ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
     output.status.success().then(|| said.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Whether a version is certainly earlier than what is needed; one that can not be read is taken on trust.
+fn is_before(version: &str, needed: (u32, u32)) -> bool {
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    let found: Option<(u32, u32)> = parts.next().zip(parts.next());
+    found.is_some_and(|found| found < needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, before) in
+            [("2.9.1", true), ("2.38.0", false), ("2.100", false), ("3.0.1-rc", false), ("odd", false)]
+        {
+            assert_eq!(is_before(version, GIT), before, "{version}");
+        }
+    }
 }
