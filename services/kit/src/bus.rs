@@ -46,6 +46,11 @@ pub struct BusConfig {
     pub project: ProjectId,
 }
 
+/// The servers of a list such as `nats://one:4222,nats://two:4222`.
+pub fn urls(list: &str) -> Vec<String> {
+    list.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
+}
+
 /// Whether the bus can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {

@@ -39,7 +39,7 @@ impl Connected {
             None => Endpoints::read(&project.state(""))?.nats_url,
         };
         let config = BusConfig {
-            urls: url.split(',').map(|url| url.trim().to_owned()).collect(),
+            urls: kit::bus::urls(&url),
             creds: Some(creds(&project, reach)?),
             service: Service::Nightcrew.name().to_owned(),
             project: project.crew.project.clone(),

@@ -12,6 +12,7 @@ mod first_crew;
 mod output;
 mod project;
 mod services;
+mod settings;
 mod up;
 mod visible;
 

@@ -1,6 +1,6 @@
 //! Starting each service, from the same pieces in one process and in many.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -65,6 +65,8 @@ pub(crate) struct Surroundings {
     pub proxy_url: String,
     /// Where the rehearsal model is.
     pub rehearsal_url: Option<String>,
+    /// Where the runner works.
+    pub(crate) worktrees: PathBuf,
     /// Stored log lines.
     pub logs: Option<LogSink>,
 }
@@ -73,7 +75,7 @@ impl Surroundings {
     /// A connection as the service's own user.
     pub(crate) async fn connect(&self, user: kit::identity::Service) -> anyhow::Result<Bus> {
         let config = BusConfig {
-            urls: vec![self.nats_url.clone()],
+            urls: kit::bus::urls(&self.nats_url),
             creds: Some(self.identity.creds_file(user)),
             service: user.name().to_owned(),
             project: self.project.crew.project.clone(),
@@ -129,7 +131,7 @@ impl Surroundings {
                 let config = agent_runner::Config {
                     runner: clock::uuid7().to_string(),
                     proxy_url: self.proxy_url.clone(),
-                    state_dir: runner_state(&self.project),
+                    state_dir: self.worktrees.clone(),
                 };
                 context.spawn_vital("run", agent_runner::run(config, deps, own));
             }
@@ -154,17 +156,8 @@ impl Surroundings {
     }
 }
 
-/// Worktrees can be lost at any time, and two runners on one disk may share repositories.
-fn runner_state(project: &Project) -> PathBuf {
-    std::env::var_os("NIGHTCREW_WORKTREES").map_or_else(|| project.state("worktrees"), PathBuf::from)
-}
-
-/// A free port of loopback, or the one in `NIGHTCREW_PROXY_LISTEN`.
-pub(crate) async fn bind_proxy() -> anyhow::Result<(TcpListener, String)> {
-    let address = std::env::var("NIGHTCREW_PROXY_LISTEN").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
-    let address = address
-        .parse()
-        .with_context(|| format!("NIGHTCREW_PROXY_LISTEN={address:?} is not an address like 127.0.0.1:0"))?;
+/// Takes a place for budget-proxy to listen at.
+pub(crate) async fn bind_proxy(address: SocketAddr) -> anyhow::Result<(TcpListener, String)> {
     let (listener, bound) = http::bind(address).await?;
     Ok((listener, format!("http://{bound}")))
 }

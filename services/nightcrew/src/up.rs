@@ -1,17 +1,20 @@
 //! `up` and `service`.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kit::{
     bus::{Bus, BusConfig},
-    config::{Env, FileValues, Reader},
     crew::Upstream,
     identity,
-    nats_server::{Lifetime, NatsServer, Settings, StartError},
+    nats_server::{self, Lifetime, NatsServer, StartError},
     service::{self, Check, Context},
     streams::{self, StreamOptions},
-    telemetry::{self, TelemetryConfig},
+    telemetry,
 };
 use schemas::cli::Running;
 
@@ -21,6 +24,7 @@ use crate::{
     output::{Output, PrintError, Tone},
     project::Project,
     services::{Name, Surroundings, bind_proxy},
+    settings::Settings,
     visible,
 };
 
@@ -28,17 +32,24 @@ use crate::{
 /// away has no end.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 
+/// A nats-server that ends within this time of being started again would end once more: its disk is full, or its store is
+/// broken.
+const NATS_STAYS_UP: Duration = Duration::from_mins(1);
+
 /// Starts everything and stays until a signal comes.
 pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> anyhow::Result<()> {
     let identity = project.identity()?;
     std::fs::create_dir_all(project.state(""))
         .with_context(|| format!("{} can not be made", project.state("").display()))?;
-    let guard = start_telemetry(&project, "nightcrew")?;
+    let settings = Settings::read(&project, "nightcrew")?;
+    let guard = telemetry::init(&settings.telemetry)?;
+    settings.tell();
     let left_out: BTreeSet<Name> = options.without.iter().copied().collect();
     let (mut listener, proxy_url) = if left_out.contains(&Name::BudgetProxy) {
-        (None, from_env("NIGHTCREW_PROXY_URL").context("--without budget-proxy: NIGHTCREW_PROXY_URL says where it is")?)
+        let url = settings.proxy_url.clone();
+        (None, url.context("--without budget-proxy: NIGHTCREW_PROXY_URL says where it is")?)
     } else {
-        let (listener, url) = bind_proxy().await?;
+        let (listener, url) = bind_proxy(settings.proxy_listen).await?;
         (Some(listener), url)
     };
     let (mut nats, nats_url) = if let Some(url) = options.nats_url.clone() {
@@ -48,12 +59,14 @@ pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> an
         let url = nats.url();
         (Some(nats), url)
     };
-    ensure_streams(&project, &identity, &nats_url).await?;
+    ensure_streams(&project, &identity, &nats_url, &settings.streams).await?;
     let process = Context::new("nightcrew");
     let rehearsed = !rehearsal_routes(&project).is_empty() && !left_out.contains(&Name::Rehearsal);
-    let rehearsal = if rehearsed { Some(start_rehearsal(options.scenario.clone()).await?) } else { None };
-    let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url).or_else(|| from_env("NIGHTCREW_REHEARSAL_URL"));
-    let surroundings = Surroundings { project, identity, nats_url, proxy_url, rehearsal_url, logs: guard.logs() };
+    let rehearsal = if rehearsed { Some(start_rehearsal(&settings, options.scenario.clone()).await?) } else { None };
+    let Settings { rehearsal_url, worktrees, .. } = settings;
+    let rehearsal_url = rehearsal.as_ref().map(rehearsal::Server::url).or(rehearsal_url);
+    let logs = guard.logs();
+    let surroundings = Surroundings { project, identity, nats_url, proxy_url, rehearsal_url, worktrees, logs };
     endpoints(&surroundings).write(&surroundings.project.state(""))?;
     let body = async {
         for name in Name::ALL.into_iter().filter(|name| *name != Name::Rehearsal && !left_out.contains(name)) {
@@ -71,25 +84,56 @@ pub(crate) async fn up(project: Project, options: UpOptions, out: &Output) -> an
         process.shutdown.cancelled().await;
         anyhow::Ok(())
     };
-    let ended = service::run(&process, service::GRACE, body).await;
+    let ended = tokio::select! {
+        ended = service::run(&process, service::GRACE, body) => ended.map_err(flatten),
+        error = keep_up(&mut nats) => Err(error),
+    };
     if let Some(rehearsal) = rehearsal {
         rehearsal.stop().await;
     }
     if let Some(nats) = &mut nats {
         nats.stop().await?;
     }
-    ended.map_err(flatten)
+    ended
+}
+
+/// Starts nats-server again when it ends by itself, where it was: services reconnect, and go on from the log. Gives the reason
+/// when that is no use.
+async fn keep_up(nats: &mut Option<NatsServer>) -> anyhow::Error {
+    let Some(nats) = nats else { return std::future::pending().await };
+    let mut restarted: Option<Instant> = None;
+    loop {
+        let status = nats.exited().await.map_or_else(|| "nobody knows how".to_owned(), |status| status.to_string());
+        if restarted.is_some_and(|restarted| restarted.elapsed() < NATS_STAYS_UP) {
+            return anyhow!("nats-server ended again ({status}) within {NATS_STAYS_UP:?}; its log says why");
+        }
+        tracing::error!(status, "nats-server ended, and is started again");
+        restarted = Some(Instant::now());
+        if let Err(error) = nats.restart().await {
+            return anyhow::Error::new(error).context("nats-server ended and can not be started again");
+        }
+    }
 }
 
 /// Runs one service against a bus that is up.
 pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Output) -> anyhow::Result<()> {
     let identity =
         identity::Identity::open(&project.identity_dir()).context("the project has no keys: run `nightcrew init`")?;
-    let guard = start_telemetry(&project, options.name.as_str())?;
+    let settings = Settings::read(&project, options.name.as_str())?;
+    let guard = telemetry::init(&settings.telemetry)?;
+    settings.tell();
     if options.name == Name::Rehearsal {
-        let server = rehearsal::Server::configured(rehearsal_config(options.scenario)?).await?;
-        out.line(&server.url())?;
-        service::until_signal().await;
+        let server = rehearsal::Server::configured(rehearsal_config(&settings, options.scenario)).await?;
+        let serving = async {
+            out.line(&server.url())?;
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        tokio::select! {
+            // Signals first: whoever is told where it is may end it at once.
+            biased;
+            _ = service::until_signal() => {}
+            failed = serving => failed?,
+        }
         server.stop().await;
         return Ok(());
     }
@@ -98,10 +142,12 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
         "no crew is up in this project: run `nightcrew up`, or give NIGHTCREW_NATS_URL and NIGHTCREW_PROXY_URL";
     let surroundings = Surroundings {
         nats_url: options.nats_url.or_else(|| known.as_ref().map(|known| known.nats_url.clone())).context(missing)?,
-        proxy_url: from_env("NIGHTCREW_PROXY_URL")
+        proxy_url: settings
+            .proxy_url
             .or_else(|| known.as_ref().map(|known| known.proxy_url.clone()))
             .unwrap_or_default(),
-        rehearsal_url: from_env("NIGHTCREW_REHEARSAL_URL").or_else(|| known.and_then(|known| known.rehearsal_url)),
+        rehearsal_url: settings.rehearsal_url.or_else(|| known.and_then(|known| known.rehearsal_url)),
+        worktrees: settings.worktrees,
         project,
         identity,
         logs: guard.logs(),
@@ -109,7 +155,7 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
     let process = Context::new(options.name.as_str());
     let body = async {
         let listener = match options.name {
-            Name::BudgetProxy => Some(bind_proxy().await?.0),
+            Name::BudgetProxy => Some(bind_proxy(settings.proxy_listen).await?.0),
             _ => None,
         };
         Box::pin(surroundings.start(options.name, &process, listener)).await?;
@@ -127,22 +173,8 @@ pub(crate) async fn service(project: Project, options: ServiceOptions, out: &Out
     service::run(&process, service::GRACE, body).await.map_err(flatten)
 }
 
-/// Where a service is that runs elsewhere.
-fn from_env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|url| !url.is_empty())
-}
-
-fn start_telemetry(project: &Project, service: &str) -> anyhow::Result<telemetry::Guard> {
-    let dir = project.state("logs");
-    let (env, file) = (Env::from_process(), FileValues::default());
-    let mut reader = Reader::new(&env, &file);
-    let config = TelemetryConfig::read(&mut reader, service, Some(dir));
-    let (config, _) = reader.finish(Some(config))?;
-    Ok(telemetry::init(&config)?)
-}
-
 async fn start_nats(project: &Project, identity: &identity::Identity) -> anyhow::Result<NatsServer> {
-    let settings = Settings {
+    let settings = nats_server::Settings {
         config_file: identity.config_file(),
         state_dir: project.state("nats"),
         port: None,
@@ -157,16 +189,21 @@ async fn start_nats(project: &Project, identity: &identity::Identity) -> anyhow:
     })
 }
 
-async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_url: &str) -> anyhow::Result<()> {
+async fn ensure_streams(
+    project: &Project,
+    identity: &identity::Identity,
+    nats_url: &str,
+    options: &StreamOptions,
+) -> anyhow::Result<()> {
     let user = identity::Service::Setup;
     let config = BusConfig {
-        urls: vec![nats_url.to_owned()],
+        urls: kit::bus::urls(nats_url),
         creds: Some(identity.creds_file(user)),
         service: user.name().to_owned(),
         project: project.crew.project.clone(),
     };
     let bus = Bus::connect(&config).await.context("the bus can not be set up")?;
-    let report = streams::ensure(&bus, &StreamOptions::single_node()).await?;
+    let report = streams::ensure(&bus, options).await?;
     tracing::info!(
         created = report.created.len(),
         updated = report.updated.len(),
@@ -176,18 +213,15 @@ async fn ensure_streams(project: &Project, identity: &identity::Identity, nats_u
     Ok(())
 }
 
-/// What the environment says of the rehearsal model. Its scenarios have come by the command line, which reads both.
-fn rehearsal_config(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Config> {
-    let (env, file) = (Env::from_process(), FileValues::default());
-    let mut reader = Reader::new(&env, &file);
-    let config = rehearsal::Config::read(&mut reader);
-    let (config, _) = reader.finish(Some(config))?;
-    Ok(rehearsal::Config { scenarios, ..config })
+/// A rehearsal model as it is set, with the scenarios of the command line if that names any.
+fn rehearsal_config(settings: &Settings, scenarios: Vec<PathBuf>) -> rehearsal::Config {
+    let config = settings.rehearsal.clone();
+    if scenarios.is_empty() { config } else { rehearsal::Config { scenarios, ..config } }
 }
 
 /// The rehearsal model of a crew: its own proxy has no key to show.
-async fn start_rehearsal(scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Server> {
-    let config = rehearsal::Config { require_key: None, ..rehearsal_config(scenarios)? };
+async fn start_rehearsal(settings: &Settings, scenarios: Vec<PathBuf>) -> anyhow::Result<rehearsal::Server> {
+    let config = rehearsal::Config { require_key: None, ..rehearsal_config(settings, scenarios) };
     Ok(rehearsal::Server::configured(config).await?)
 }
 

@@ -26,6 +26,11 @@ impl Running {
         line.unwrap_or_else(|| panic!("it ended before it said {wanted:?}"))
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Ends it as an operator does; it must end well.
     pub(crate) fn end(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();

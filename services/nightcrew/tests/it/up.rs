@@ -1,6 +1,13 @@
 //! `up`, as whoever starts a crew for the first time meets it.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{fixture::Folder, running::Running};
+
+/// What anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn without_a_key_it_plays_what_it_is_told_and_says_plainly_that_it_does() {
@@ -63,4 +70,51 @@ fn a_rehearsal_model_apart_is_what_its_environment_says() {
     let mut model = Running::start(command);
     model.says("http://127.0.0.2:");
     model.end();
+}
+
+#[test]
+fn mistakes_in_its_settings_are_told_at_once_with_their_places() {
+    let folder = Folder::new();
+    folder.run(&["init"]).well();
+    let config = folder.path().join("config/nightcrew");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("config.yaml"), "log:\n  bytes: much\nreplicas: one\n").unwrap();
+    let mut command = folder.command(&["up"]);
+    command.env("XDG_CONFIG_HOME", folder.path().join("config")).env("NIGHTCREW_PROXY_LISTEN", "nowhere");
+    let done = command.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(64), "{said}");
+    for wanted in ["NIGHTCREW_PROXY_LISTEN", "config.yaml:2:10", "config.yaml:3:11"] {
+        assert!(said.contains(wanted), "{wanted} in {said}");
+    }
+}
+
+#[test]
+fn a_bus_that_ends_by_itself_is_started_again_and_the_crew_goes_on() {
+    let folder = Folder::new();
+    let mut up = Running::start(folder.command(&["up"]));
+    up.says("the crew of test is up");
+    assert!(folder.run(&["say", "hello"]).well().contains("rehearsal"));
+    let before = nats_of(up.pid());
+    let [first] = before.as_slice() else { panic!("{before:?}") };
+    kill_process(*first, Signal::KILL).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while nats_of(up.pid()).iter().all(|pid| pid == first) {
+        assert!(Instant::now() < deadline, "no nats-server was started again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(folder.run(&["say", "hello again"]).well().contains("rehearsal"));
+    up.end();
+}
+
+/// The nats-servers that a process started and that run.
+fn nats_of(parent: Pid) -> Vec<Pid> {
+    let runs = |stat: String| {
+        let (pid, rest) = stat.split_once(" (nats-server) ")?;
+        let mut fields = rest.split_whitespace();
+        let (state, parent_of) = (fields.next()?, fields.next()?);
+        (state != "Z" && parent_of == parent.as_raw_nonzero().to_string()).then(|| Pid::from_raw(pid.parse().ok()?))?
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| runs(std::fs::read_to_string(entry.path().join("stat")).ok()?)).collect()
 }

@@ -72,7 +72,7 @@ async fn log(bus: &Bus) -> Examined {
         percent if percent >= REFUSE_AT_PERCENT => bad(
             CHECK,
             format!("{found}: new runs are refused"),
-            "let run-correlator archive ended runs, or give it more room",
+            "let run-correlator archive ended runs, or give it more room: NIGHTCREW_LOG_BYTES of `nightcrew up`",
         ),
         percent if percent >= ARCHIVES_AT_PERCENT => weak(CHECK, found, "ended runs are being archived"),
         _ => good(CHECK, found),
