@@ -116,6 +116,8 @@ impl Checks {
             taken_over >= 2,
             &format!("killed twice, {taken_over} runs taken over from a lost holder, all ended well"),
         );
+        let again = count(log, |seen| matches!(&seen.event, RunEvent::ModelCalled(call) if call.attempt > 1));
+        self.claim("P2", again == 1, &format!("{again} model call was in flight at a kill, and was made again"));
         let mut calls = BTreeMap::new();
         for call in &log.calls {
             *calls.entry(call.idempotency_key.as_str()).or_insert(0) += 1;

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use agent_runner::probe::Place;
 use anyhow::{Context as _, ensure};
 use nightcrew_tests::{
     process::{Process, Spec},
@@ -48,6 +49,10 @@ async fn at_every_point(loss: Loss) {
     let rig = Rig::start(tree::SCENARIO).await.expect("a crew");
     let points = clean(&rig).await.expect("a run without a loss");
     assert!(points.len() > 50, "the run passes all its gaps: {points:#?}");
+    for place in Place::ALL {
+        let place = format!("{place:?}");
+        assert!(points.iter().any(|point| point.contains(&place)), "no point is {place}: {points:#?}");
+    }
     let mut crews = vec![rig];
     for _ in 1..LANES {
         crews.push(Rig::start(tree::SCENARIO).await.expect("a crew"));
