@@ -16,7 +16,11 @@ use kit::{
     journal::ReadError,
     message::{DecodeError, Stored},
 };
-use schemas::{Decision, EventId, RunId, Signal, Subject, event::WaitReason, signal::ByWhom};
+use schemas::{
+    Decision, EventId, RunEvent, RunId, Signal, Subject,
+    event::{Requested, WaitReason},
+    signal::ByWhom,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -112,6 +116,9 @@ impl Waker {
         let run = delivery.stored.subject.run_id().ok_or(WakeError::NoRun)?;
         let span = run_span(&delivery.stored, run);
         async {
+            if self.is_paused(&delivery.stored)? {
+                return Ok(Fate::Later(PAUSE_CHECK));
+            }
             self.released(&delivery.stored, run).await?;
             let state = self.fold(&delivery.stored, run).await?;
             self.wake(Some(state), Cause::Requested).await
@@ -217,7 +224,7 @@ impl Waker {
         let Some(state) = state else {
             return Ok(Fate::Ack);
         };
-        match look(&state, &cause, self.may_not_begin(&state)) {
+        match look(&state, &cause, self.pauses(state.request())) {
             Look::Done => Ok(Fate::Ack),
             Look::Later(pause) => Ok(Fate::Later(pause)),
             Look::Ask(pause) if self.holder_answers(&state).await => Ok(Fate::Later(pause)),
@@ -282,10 +289,22 @@ impl Waker {
         })
     }
 
-    /// Whether the run is paused, and its time is not up.
-    fn may_not_begin(&self, state: &RunState) -> bool {
-        matches!(self.runtime.controls.borrow().of(&state.request().agent), Standing::Paused(_))
-            && clock::now() < state.request().deadline
+    /// Whether the run is paused, by its first message alone. A thousand paused runs are looked at every two seconds,
+    /// which must not cost as many reads of the log. A wake of one that was cancelled meanwhile is kept for longer than it
+    /// needs to be, which harms nobody.
+    fn is_paused(&self, first: &Stored) -> Result<bool, WakeError> {
+        let decision: Decision = first.decode()?;
+        let request = decision.events.iter().find_map(|event| match event {
+            RunEvent::Requested(request) => Some(request),
+            _ => None,
+        });
+        Ok(request.is_some_and(|request| self.pauses(request)))
+    }
+
+    /// Whether the agent is paused, and the run's time is not up.
+    fn pauses(&self, request: &Requested) -> bool {
+        matches!(self.runtime.controls.borrow().of(&request.agent), Standing::Paused(_))
+            && clock::now() < request.deadline
     }
 
     /// Asks whoever holds the run to say so. Silence counts only on a connected bus.
