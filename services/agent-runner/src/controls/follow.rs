@@ -7,13 +7,15 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{
+    ErrorCode,
     consumer::{DeliverPolicy, StreamError, pull::OrderedConfig},
+    context::GetStreamErrorKind,
     stream::ConsumerError,
 };
 use futures::StreamExt as _;
 use kit::{bus::Bus, class::chain, identity};
 use schemas::{Subject, control::Control, subject::filter};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Controls;
@@ -23,6 +25,10 @@ const STREAM: &str = "CONTROL";
 
 /// Pause before the consumer is made anew.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// For how long the first read is tried: a cluster that elects the leader of CONTROL does not answer for ten seconds, and
+/// a runner that is started for one that was lost with it must not be lost too.
+const FIRST_READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// The controls can not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,17 @@ pub enum ControlsError {
     /// The consumer gives no messages.
     #[error("the consumer of CONTROL gives no messages")]
     Messages(#[source] StreamError),
+    /// It ended before all of them were read.
+    #[error("the consumer of CONTROL was cut off")]
+    Cut,
+}
+
+impl ControlsError {
+    /// Whether trying again may help.
+    fn may_pass(&self) -> bool {
+        let Self::Stream(error) = self else { return true };
+        !matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+    }
 }
 
 /// Keeps a watch up to date.
@@ -52,7 +69,14 @@ pub struct Follower {
 pub async fn follow(bus: &Bus) -> Result<(watch::Receiver<Controls>, Follower), ControlsError> {
     let (sender, receiver) = watch::channel(Controls::default());
     let follower = Follower { bus: bus.clone(), sender };
-    follower.read(None).await?;
+    let until = Instant::now() + FIRST_READ_WITHIN;
+    while let Err(error) = follower.read(None).await {
+        if !error.may_pass() || Instant::now() >= until {
+            return Err(error);
+        }
+        tracing::warn!(error = %chain(&error), "the controls can not be read now");
+        tokio::time::sleep(RETRY).await;
+    }
     Ok((receiver, follower))
 }
 
@@ -92,7 +116,7 @@ impl Follower {
                     message = messages.next() => message,
                 },
             };
-            let Some(Ok(message)) = message else { return Ok(()) };
+            let Some(Ok(message)) = message else { return Err(ControlsError::Cut) };
             let pending = message.info().map_or(0, |info| info.pending);
             self.apply(&message);
             if follow.is_none() && pending == 0 {
