@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod breakers;
+mod cluster;
 mod controls;
 mod crash;
 mod cut;
