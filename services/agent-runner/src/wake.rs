@@ -21,6 +21,7 @@ use schemas::{
     event::{Requested, WaitReason},
     signal::ByWhom,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -42,6 +43,10 @@ const HELD_ELSEWHERE: Duration = Duration::from_secs(2);
 const SIGNAL_ELSEWHERE: Duration = Duration::from_millis(250);
 /// When a paused run is looked at again.
 const PAUSE_CHECK: Duration = Duration::from_secs(2);
+/// Journals that are read at once. The server reads one after the other for a connection, each for some milliseconds, and
+/// what else comes over it waits meanwhile: behind a thousand reads the signs of life of a thousand wakes are too late,
+/// and all of these come again, to be read again.
+const READS_AT_ONCE: usize = 16;
 /// When a wake comes back after this process gave it up at its end.
 const GIVEN_UP: Duration = Duration::from_millis(10);
 
@@ -96,6 +101,7 @@ pub struct Waker {
     runtime: Arc<Runtime>,
     harness: Arc<dyn Harness>,
     holds: Holds,
+    reads: Arc<Semaphore>,
 }
 
 /// What woke the run.
@@ -108,7 +114,7 @@ enum Cause {
 impl Waker {
     /// A handler that drives with `harness`.
     pub fn new(runtime: Arc<Runtime>, harness: Arc<dyn Harness>, holds: Holds) -> Self {
-        Self { runtime, harness, holds }
+        Self { runtime, harness, holds, reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }
     }
 
     /// Handles a `requested`.
@@ -213,7 +219,10 @@ impl Waker {
     /// A replica that lags may not have all of it, or nothing: what is decided upon that can not be appended, and the wake
     /// comes again.
     async fn fold(&self, first: &Stored, run: RunId) -> Result<RunState, WakeError> {
+        // It is never closed.
+        let place = self.reads.acquire().await;
         let mut messages = self.runtime.journal.read(run, first.sequence).await?;
+        drop(place);
         if messages.is_empty() {
             messages.push(first.clone());
         }
