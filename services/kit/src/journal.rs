@@ -14,6 +14,7 @@
 mod append;
 mod batch;
 mod read;
+mod together;
 
 use schemas::{RunId, Subject, subject::filter};
 
@@ -22,6 +23,7 @@ use crate::class::{Classified, ErrorClass};
 use crate::message::{DecodeError, EncodeError, Outgoing, Stored};
 
 pub use batch::{Entry, MAX_BATCH_MESSAGES};
+pub use together::Appender;
 
 /// The stream that holds journals, signals, calls and public events.
 pub const STREAM: &str = "SWARM";

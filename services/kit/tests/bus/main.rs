@@ -7,6 +7,7 @@
     reason = "a test's helpers fail by panicking, and a test is the owner of the tasks that it starts"
 )]
 
+mod appender;
 mod blobs;
 mod cluster;
 mod consume;
