@@ -14,7 +14,7 @@ use std::time::Duration;
 use kit::{
     class::{Classified as _, ErrorClass, chain},
     clock,
-    journal::{AppendError, Entry, Journal},
+    journal::{AppendError, Appender, Entry},
     message::{EncodeError, Outgoing},
 };
 use schemas::{
@@ -73,7 +73,7 @@ impl From<WireError> for HoldError {
 #[derive(Debug)]
 pub struct Held {
     state: RunState,
-    journal: Journal,
+    appender: Appender,
     buffer: Vec<RunEvent>,
     children: Vec<(RunId, Requested)>,
     epoch: u64,
@@ -83,8 +83,8 @@ pub struct Held {
 
 impl Held {
     /// A run whose journal was folded into `state`. It is held once a `Take` is flushed.
-    pub fn new(state: RunState, journal: Journal, probe: Probe, shutdown: CancellationToken) -> Self {
-        Self { state, journal, buffer: Vec::new(), children: Vec::new(), epoch: 0, probe, shutdown }
+    pub fn new(state: RunState, appender: Appender, probe: Probe, shutdown: CancellationToken) -> Self {
+        Self { state, appender, buffer: Vec::new(), children: Vec::new(), epoch: 0, probe, shutdown }
     }
 
     /// The run's state, with what waits in the buffer.
@@ -183,7 +183,7 @@ impl Held {
     /// still. What does not arrive it finds out when it writes.
     async fn tell_earlier(&self) {
         let subject = Subject::Hold(self.run_id()).to_string();
-        let told = self.journal.bus().client().publish(subject, self.state.epoch().to_string().into()).await;
+        let told = self.appender.journal().bus().client().publish(subject, self.state.epoch().to_string().into()).await;
         if let Err(error) = told {
             tracing::debug!(error = %chain(&error), "an earlier holder could not be told");
         }
@@ -195,11 +195,15 @@ impl Held {
         let (run, expected) = (self.run_id(), self.state.last_sequence());
         loop {
             let appended = if others.is_empty() {
-                self.journal.append(run, expected, message.clone()).await
+                self.appender.append(run, expected, message.clone()).await
             } else {
                 let first = Entry { outgoing: message.clone(), expect: Some((run, expected)) };
                 let entries = [first].into_iter().chain(others.iter().cloned()).collect();
-                self.journal.append_batch(entries).await.map(|sequences| sequences.first().copied().unwrap_or(expected))
+                self.appender
+                    .journal()
+                    .append_batch(entries)
+                    .await
+                    .map(|sequences| sequences.first().copied().unwrap_or(expected))
             };
             match appended {
                 Ok(sequence) => return Ok(sequence),

@@ -35,7 +35,13 @@ mod waiting;
 use std::{sync::Arc, time::Duration};
 
 use kit::{
-    blobs::Blobs, bus::Bus, clock, consume, consumer, crew::Crew, fill::Fill, journal::Journal, logs::LogSink,
+    blobs::Blobs,
+    bus::Bus,
+    clock, consume, consumer,
+    crew::Crew,
+    fill::Fill,
+    journal::{Appender, Journal},
+    logs::LogSink,
     service::Context,
 };
 
@@ -103,6 +109,7 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
     let (controls, follower) = controls::follow(&deps.bus).await.map_err(StartError::Controls)?;
     let runtime = Arc::new(Runtime {
         bus: deps.bus.clone(),
+        appender: Appender::start(journal.clone(), &context),
         journal,
         blobs,
         limits: config.limits(&deps.crew.limits),

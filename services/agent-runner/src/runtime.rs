@@ -3,7 +3,14 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, civil::Date};
-use kit::{blobs::Blobs, bus::Bus, crew::Crew, due, fill::Fill, journal::Journal};
+use kit::{
+    blobs::Blobs,
+    bus::Bus,
+    crew::Crew,
+    due,
+    fill::Fill,
+    journal::{Appender, Journal},
+};
 use schemas::{AgentName, Block, Class, MicroUsd, RunId, Text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +31,8 @@ pub struct Runtime {
     pub bus: Bus,
     /// The log of runs.
     pub journal: Journal,
+    /// Writes to it.
+    pub appender: Appender,
     /// Where long texts and bundles are.
     pub blobs: Blobs,
     /// The crew's files.

@@ -250,8 +250,8 @@ impl Waker {
         let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), state.epoch() + 1, wake) else {
             return Ok(Fate::Later(SIGNAL_ELSEWHERE));
         };
-        let (journal, probe) = (self.runtime.journal.clone(), self.runtime.probe.clone());
-        let mut held = Held::new(state, journal, probe, self.runtime.shutdown.clone());
+        let (appender, probe) = (self.runtime.appender.clone(), self.runtime.probe.clone());
+        let mut held = Held::new(state, appender, probe, self.runtime.shutdown.clone());
         let released = self.drive(&mut held, &mut hold, cause).await;
         drop(hold);
         match released {
