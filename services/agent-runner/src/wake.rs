@@ -111,6 +111,14 @@ enum Cause {
     Due,
 }
 
+/// What came of taking a run.
+enum Taken {
+    /// It was held, or ended at once, and this is what its wake is to get.
+    Fate(Fate),
+    /// Its journal goes on after what was folded: nothing was written.
+    Refused,
+}
+
 impl Waker {
     /// A handler that drives with `harness`.
     pub fn new(runtime: Arc<Runtime>, harness: Arc<dyn Harness>, holds: Holds) -> Self {
@@ -126,11 +134,30 @@ impl Waker {
                 return Ok(Fate::Later(PAUSE_CHECK));
             }
             self.released(&delivery.stored, run).await?;
+            if delivery.attempt == 1
+                && let Some(fate) = self.begin_unread(run, &delivery.stored).await?
+            {
+                return Ok(fate);
+            }
             let state = self.fold(&delivery.stored, run).await?;
             self.wake(Some(state), Cause::Requested).await
         }
         .instrument(span)
         .await
+    }
+
+    /// Takes a run of which nothing is known but its first message. When that is delivered for the first time it nearly
+    /// always is the whole journal, and reading it would be a look at what is in hand; as with every fold, the first
+    /// append says whether it is. Nothing when it is not: then nothing was written, and the journal has to be read.
+    async fn begin_unread(&self, run: RunId, first: &Stored) -> Result<Option<Fate>, WakeError> {
+        let state = fold(run, std::slice::from_ref(first))?;
+        if self.may_not_begin(&state) {
+            return Ok(None);
+        }
+        match self.take(state, Cause::Requested).await? {
+            Taken::Fate(fate) => Ok(Some(fate)),
+            Taken::Refused => Ok(None),
+        }
     }
 
     /// Handles a signal.
@@ -237,38 +264,46 @@ impl Waker {
             Look::Done => Ok(Fate::Ack),
             Look::Later(pause) => Ok(Fate::Later(pause)),
             Look::Ask(pause) if self.holder_answers(&state).await => Ok(Fate::Later(pause)),
-            Look::Ask(_) | Look::Take => self.take(state, cause).await,
+            Look::Ask(_) | Look::Take => match self.take(state, cause).await? {
+                Taken::Fate(fate) => Ok(fate),
+                Taken::Refused => {
+                    tracing::info!("another runner was faster: letting go");
+                    Ok(Fate::Abandon)
+                }
+            },
         }
     }
 
-    async fn take(&self, state: RunState, cause: Cause) -> Result<Fate, WakeError> {
+    async fn take(&self, state: RunState, cause: Cause) -> Result<Taken, WakeError> {
         let run = state.run_id();
         let wake = match &cause {
             Cause::Signal(id, _) => Some(id.clone()),
             Cause::Requested | Cause::Due => None,
         };
         let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), state.epoch() + 1, wake) else {
-            return Ok(Fate::Later(SIGNAL_ELSEWHERE));
+            return Ok(Taken::Fate(Fate::Later(SIGNAL_ELSEWHERE)));
         };
         let (appender, probe) = (self.runtime.appender.clone(), self.runtime.probe.clone());
         let mut held = Held::new(state, appender, probe, self.runtime.shutdown.clone());
         let released = self.drive(&mut held, &mut hold, cause).await;
         drop(hold);
-        match released {
-            Ok(Release::Ended) => Ok(Fate::Ack),
+        let fate = match released {
+            Ok(Release::Ended) => Fate::Ack,
             Ok(Release::Waiting) => {
                 // A kill that came while it was released: whoever looks after those who wait may have looked before.
                 self.end_if_killed(run).await?;
-                Ok(Fate::Ack)
+                Fate::Ack
             }
-            Ok(Release::Paused) => Ok(Fate::Later(PAUSE_CHECK)),
+            Ok(Release::Paused) => Fate::Later(PAUSE_CHECK),
+            Err(HoldError::Lost) if held.epoch() == 0 => return Ok(Taken::Refused),
             Err(HoldError::Lost) => {
                 tracing::info!("another runner holds the run: letting go");
-                Ok(Fate::Abandon)
+                Fate::Abandon
             }
-            Err(HoldError::ShuttingDown) => Ok(Fate::Later(GIVEN_UP)),
-            Err(error) => Err(WakeError::Hold(error)),
-        }
+            Err(HoldError::ShuttingDown) => Fate::Later(GIVEN_UP),
+            Err(error) => return Err(WakeError::Hold(error)),
+        };
+        Ok(Taken::Fate(fate))
     }
 
     async fn drive(&self, held: &mut Held, hold: &mut Hold, cause: Cause) -> Result<Release, HoldError> {

@@ -1,6 +1,7 @@
 //! Runs from their request to their end, on a real bus and over real HTTP. Only the model is played.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod again;
 mod breakers;
 mod cluster;
 mod controls;
