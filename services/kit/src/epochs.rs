@@ -171,14 +171,15 @@ impl LiveEpochs {
         if let Some(standing) = self.shared.runs().get(run) {
             return standing.check(epoch);
         }
-        self.read(run).await?.check(epoch)
+        self.read(run, epoch).await?.check(epoch)
     }
 
-    /// Folds a run's journal from the log.
-    async fn read(&self, run: RunId) -> Result<Standing, EpochError> {
+    /// Folds a run's journal from the log. An epoch is the sequence that opened it, and what came before does not bear
+    /// on it: a search for the run's beginning would walk the whole log.
+    async fn read(&self, run: RunId, epoch: u64) -> Result<Standing, EpochError> {
         // Entered before it is read, so that what the follower sees meanwhile is not lost.
         self.shared.runs().enter(run);
-        let messages = self.shared.journal.read(run, 0).await;
+        let messages = self.shared.journal.read(run, epoch).await;
         let mut standing = Standing::default();
         for message in messages.map_err(EpochError::Read)? {
             standing.apply(message.sequence, &message.kinds);

@@ -32,6 +32,12 @@ impl Standing {
         self.ended |= has(&END_KINDS);
     }
 
+    /// Whether no more than this need be known of the run's past: an epoch is later than all that came before it, and an
+    /// end is final.
+    const fn is_decisive(self) -> bool {
+        self.epoch > 0 || self.ended
+    }
+
     /// Adds what another fold of the same run has seen.
     fn merge(&mut self, other: Self) {
         self.epoch = self.epoch.max(other.epoch);
@@ -96,7 +102,7 @@ impl Runs {
         if seen == Standing::default() {
             return;
         }
-        let decisive = seen.epoch > 0 || seen.ended;
+        let decisive = seen.is_decisive();
         match self.known(run) {
             Some(known) => {
                 known.standing.merge(seen);
@@ -110,7 +116,7 @@ impl Runs {
         }
     }
 
-    /// The past of a run was read as `past`; what came meanwhile is added to it.
+    /// The past of a run was read as `past`, from some message on; what came meanwhile is added to it.
     pub(super) fn complete(&mut self, run: RunId, past: Standing) -> Standing {
         let Some(known) = self.known(run) else {
             // Forgotten meanwhile: it is read again by the next who asks.
@@ -118,7 +124,7 @@ impl Runs {
         };
         known.standing.merge(past);
         // A run that the log does not have is not remembered as such: anybody could fill the memory with them.
-        known.complete |= known.standing != Standing::default();
+        known.complete |= past.is_decisive();
         known.standing
     }
 
@@ -193,6 +199,18 @@ mod tests {
         runs.apply(run(1), 4, &kinds("waiting"));
         assert_eq!(runs.get(run(1)), None, "its past is not read yet");
         let known = runs.complete(run(1), standing(&[(2, "started")]));
+        assert!(matches!(known.check(2), Err(EpochError::Released)));
+        assert_eq!(runs.get(run(1)), Some(known));
+    }
+
+    #[test]
+    fn a_run_is_not_known_by_a_past_that_was_read_from_behind_its_epoch() {
+        let mut runs = Runs::default();
+        runs.enter(run(1));
+        let known = runs.complete(run(1), standing(&[(4, "waiting")]));
+        assert!(matches!(known.check(3), Err(EpochError::Unknown)));
+        assert_eq!(runs.get(run(1)), None, "its epoch, 2, was not read");
+        let known = runs.complete(run(1), standing(&[(2, "started"), (4, "waiting")]));
         assert!(matches!(known.check(2), Err(EpochError::Released)));
         assert_eq!(runs.get(run(1)), Some(known));
     }
