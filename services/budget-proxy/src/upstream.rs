@@ -50,6 +50,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether a silent provider's machine is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Connections to a provider that are kept while no call needs them. A crew at work has fewer calls at once; after a crowd
+/// of them the rest are closed, for each takes tens of kilobytes, and as many more at a rehearsal model in this process.
+const IDLE_CONNECTIONS: usize = 32;
+
 /// The version of the Messages API that is asked for when the client names none.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
@@ -99,6 +103,7 @@ impl Upstreams {
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tcp_keepalive(KEEPALIVE)
                 .tcp_nodelay(true)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 // A redirect would carry the key to wherever it points.
                 .redirect(redirect::Policy::none())
                 // What comes is passed on as it came. Other crates of the workspace turn these on for everybody.

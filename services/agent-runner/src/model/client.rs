@@ -24,6 +24,10 @@ const HEAD_WITHIN: Duration = Duration::from_mins(4);
 /// Bytes of one answer; a model's largest output is well below a megabyte of text.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
+/// Connections to the proxy that are kept while no call needs them. A crew at work has fewer calls at once; after a crowd of
+/// them the rest are closed, for each takes tens of kilobytes on both sides.
+const IDLE_CONNECTIONS: usize = 32;
+
 /// Calls models through budget-proxy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ModelClient {
@@ -34,7 +38,8 @@ pub struct ModelClient {
 impl ModelClient {
     /// A client of the proxy at `base_url`.
     pub fn new(base_url: impl Into<String>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(CONNECT_WITHIN).build()?;
+        let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(CONNECT_WITHIN);
+        let http = client.pool_max_idle_per_host(IDLE_CONNECTIONS).build()?;
         Ok(Self { http, base_url: base_url.into().trim_end_matches('/').to_owned() })
     }
 
