@@ -150,11 +150,7 @@ impl Waker {
     /// always is the whole journal, and reading it would be a look at what is in hand; as with every fold, the first
     /// append says whether it is. Nothing when it is not: then nothing was written, and the journal has to be read.
     async fn begin_unread(&self, run: RunId, first: &Stored) -> Result<Option<Fate>, WakeError> {
-        let state = fold(run, std::slice::from_ref(first))?;
-        if self.may_not_begin(&state) {
-            return Ok(None);
-        }
-        match self.take(state, Cause::Requested).await? {
+        match self.take(fold(run, std::slice::from_ref(first))?, Cause::Requested).await? {
             Taken::Fate(fate) => Ok(Some(fate)),
             Taken::Refused => Ok(None),
         }
