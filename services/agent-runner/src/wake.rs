@@ -152,7 +152,10 @@ impl Waker {
     async fn begin_unread(&self, run: RunId, first: &Stored) -> Result<Option<Fate>, WakeError> {
         match self.take(fold(run, std::slice::from_ref(first))?, Cause::Requested).await? {
             Taken::Fate(fate) => Ok(Some(fate)),
-            Taken::Refused => Ok(None),
+            Taken::Refused => {
+                tracing::info!("the run has gone on since: letting go, and reading it");
+                Ok(None)
+            }
         }
     }
 

@@ -34,8 +34,8 @@ async fn a_wake_that_comes_again_as_the_first_neither_begins_a_run_again_nor_tak
     rig.wait(held, |event| matches!(event, RunEvent::ModelCalled(_))).await.expect("a call");
     let before = rig.events(ended).await.expect("events");
 
-    let setup = rig.bus.bus(Service::Setup).await;
-    let stream = setup.jetstream().get_stream(STREAM).await.expect("the log");
+    let owner = rig.bus.bus(Service::AgentRunner).await;
+    let stream = owner.jetstream().get_stream(STREAM).await.expect("the log");
     stream.delete_consumer(consumer::RUNNER_WAKE.name).await.expect("a consumer");
     // Both wakes were delivered, and only that of the run that is held is still in hand.
     tokio::time::timeout(PATIENCE, both_came_again(&stream)).await.expect("both wakes come again");
