@@ -5,6 +5,7 @@
 
 mod saved;
 mod view;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,7 @@ pub struct Corrupt {
 pub struct OpenCall {
     /// What was called.
     pub call: ToolCalled,
-    /// The child that it waits for, for a handoff.
+    /// The child that it waits for, for a handoff; none any more once that has ended.
     pub child: Option<RunId>,
     /// The epoch (its ordinal, from 1) in which it was called.
     pub epoch: u32,
@@ -229,8 +230,8 @@ impl RunState {
                 self.inbox.push(Text::Inline(format!("Message from {}:\n{}", message.from, message.text.preview())));
             }
             RunEvent::Waiting(waiting) => {
-                if self.model_call.is_some() && waiting.reason != WaitReason::Pause {
-                    return refuse("a model call is open");
+                if let Some(why) = self.may_not_wait(waiting.reason) {
+                    return refuse(why);
                 }
                 self.phase = Phase::Waiting(waiting.reason);
                 self.runner = None;
@@ -241,6 +242,9 @@ impl RunState {
             RunEvent::Finished(_) => {
                 if self.model_call.is_some() || !self.open.is_empty() {
                     return refuse("a call is open");
+                }
+                if !self.asked.is_empty() {
+                    return refuse("a call that the model asked for was not made");
                 }
                 self.phase = Phase::Ended(Outcome::Finished);
             }
@@ -285,10 +289,15 @@ impl RunState {
     }
 
     fn model_replied(&mut self, reply: &ModelReplied) -> Result<(), Corrupt> {
-        match &self.model_call {
-            Some(open) if open.call.step == reply.step => self.model_call = None,
-            _ => return Err(Corrupt { kind: "model_replied".into(), sequence: 0, why: "no such model call is open" }),
+        let refuse = |why| Err(Corrupt { kind: "model_replied".into(), sequence: 0, why });
+        if self.model_call.as_ref().is_none_or(|open| open.call.step != reply.step) {
+            return refuse("no such model call is open");
         }
+        let mut ids = BTreeSet::new();
+        if !reply.content.iter().all(|block| !matches!(block, Block::ToolUse { id, .. } if !ids.insert(id))) {
+            return refuse("two of its calls have one id");
+        }
+        self.model_call = None;
         self.totals.usage += reply.usage;
         self.totals.model_calls += 1;
         match reply.cost {
@@ -316,6 +325,7 @@ impl RunState {
         match self.open.get(&call.call_id) {
             Some(open) if open.epoch == self.epoch => return refuse("it is open"),
             Some(open) if !open.call.idempotent => return refuse("it is not idempotent and may have run"),
+            Some(open) if open.child.is_some() => return refuse("its child runs"),
             _ => {}
         }
         self.open.insert(call.call_id.clone(), OpenCall { call: call.clone(), child: None, epoch: self.epoch });
@@ -323,8 +333,12 @@ impl RunState {
     }
 
     fn tool_returned(&mut self, returned: &ToolReturned) -> Result<(), Corrupt> {
+        let refuse = |why| Err(Corrupt { kind: "tool_returned".into(), sequence: 0, why });
+        if self.open.get(&returned.call_id).is_some_and(|open| open.child.is_some()) {
+            return refuse("its child has not ended");
+        }
         let Some(open) = self.open.remove(&returned.call_id) else {
-            return Err(Corrupt { kind: "tool_returned".into(), sequence: 0, why: "no such tool call is open" });
+            return refuse("no such tool call is open");
         };
         self.totals.tool_calls += 1;
         let result = ToolResult {
@@ -372,8 +386,9 @@ impl RunState {
     }
 
     fn child_ended(&mut self, ended: &ChildEnded) -> Result<(), Corrupt> {
-        if !self.awaits(ended) {
-            return Err(Corrupt { kind: "child_ended".into(), sequence: 0, why: "no such child is awaited" });
+        match self.open.get_mut(&ended.call_id) {
+            Some(open) if open.child == Some(ended.child_run_id) => open.child = None,
+            _ => return Err(Corrupt { kind: "child_ended".into(), sequence: 0, why: "no such child is awaited" }),
         }
         let own = &mut self.totals;
         own.usage += ended.totals.usage;

@@ -4,4 +4,5 @@
 mod model;
 mod run_invariants;
 mod run_progress;
+mod run_rules;
 mod run_saved;

@@ -1,8 +1,10 @@
 //! The invariants of the run's state machine, over random sequences of commands, legal and not.
 
-use agent_runner::run::{Action, Command, End, Limits, Phase, RunState, decide, decide::Returned, next, next::Asked};
+use std::collections::BTreeMap;
+
+use agent_runner::run::{Action, Command, End, Limits, RunState, decide, decide::Returned, next, next::Asked};
 use jiff::Timestamp;
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use schemas::{
     AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Trigger, Usage,
     event::{
@@ -10,6 +12,11 @@ use schemas::{
         Outcome, Requested, StopReason, ToolOutcome, ToolReturned, Totals, WaitReason,
     },
     signal::{ByWhom, Message},
+};
+
+use crate::{
+    run_progress::{Happens, Play, happens},
+    run_rules::{ENDS, Rules},
 };
 
 pub(crate) fn requested() -> (RunId, Decision) {
@@ -41,13 +48,15 @@ fn begin() -> RunState {
     RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &decision).unwrap()
 }
 
-fn child() -> RunId {
-    RunId::from_uuid(uuid::Uuid::from_u128(7))
+/// Also those of [`Play`], which counts them.
+fn child() -> impl Strategy<Value = RunId> {
+    (1..8_u128).prop_map(|n| RunId::from_uuid(uuid::Uuid::from_u128(n)))
 }
 
 /// Any command, with few enough different values that legal sequences happen often.
 fn command() -> impl Strategy<Value = Command> {
-    let call = "[ab]";
+    // Also those of [`Play`], so that commands meet what its holder has begun.
+    let call = "[ab]|s[123]-[012]";
     prop_oneof![
         Just(Command::Take { runner: "r".into(), harness: "native".into() }),
         Just(Command::LoadContext(ContextLoaded {
@@ -77,13 +86,14 @@ fn command() -> impl Strategy<Value = Command> {
             idempotent
         }),
         call.prop_map(|call_id| Command::ReturnTool(Box::new(returned(&call_id, ToolOutcome::Ok)))),
-        call.prop_map(|call_id| Command::HandOff(HandedOff {
+        (call, child()).prop_map(|(call_id, child_run_id)| Command::HandOff(HandedOff {
             call_id,
-            child_run_id: child(),
+            child_run_id,
             agent: AgentName::try_new("scout").unwrap(),
             task: "look".into()
         })),
-        (call, "[xyz]").prop_map(|(call_id, signal)| Command::EndChild(EventId::new(signal), ended(&call_id))),
+        (call, child(), "[xyz]")
+            .prop_map(|(call_id, child, signal)| Command::EndChild(EventId::new(signal), ended(&call_id, child))),
         "[xyz]"
             .prop_map(|signal| Command::Hear(EventId::new(signal), Message { from: "ada".into(), text: "hi".into() })),
         "[xyz]".prop_map(|signal| Command::Note(EventId::new(signal), "deadline".into())),
@@ -91,6 +101,7 @@ fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
             3 => Just(End::Finish("done".into())),
             1 => Just(End::Fail(FailReason::Internal, "no".into())),
+            1 => Just(End::Kill(ByWhom { by: "ada".into(), reason: String::new() })),
             1 => Just(End::Cancel(ByWhom { by: "ada".into(), reason: String::new() })),
         ]
         .prop_map(|end| Command::End(end, Timestamp::UNIX_EPOCH)),
@@ -112,14 +123,35 @@ fn returned(call_id: &str, outcome: ToolOutcome) -> Returned {
     Returned { result, changes: vec![], saved: None, committed: None }
 }
 
-fn ended(call_id: &str) -> ChildEnded {
+fn ended(call_id: &str, child_run_id: RunId) -> ChildEnded {
     ChildEnded {
         call_id: call_id.to_owned(),
-        child_run_id: child(),
+        child_run_id,
         outcome: Outcome::Finished,
         answer: "found".into(),
         totals: Totals::default(),
         work: None,
+    }
+}
+
+/// What is done to a run: what its holder should do or may meet, or anything at all.
+#[derive(Debug, Clone)]
+enum Move {
+    Happens(Happens),
+    Command(Box<Command>),
+}
+
+/// Commands alone seldom get further than a first answer.
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![3 => happens().prop_map(Move::Happens), 1 => command().prop_map(|command| Move::Command(Box::new(command)))]
+}
+
+impl Play {
+    fn make(&mut self, what: &Move) {
+        match what {
+            Move::Happens(what) => self.happen(what),
+            Move::Command(command) => self.attempt((**command).clone()),
+        }
     }
 }
 
@@ -168,29 +200,47 @@ proptest! {
     }
 
     #[test]
-    fn no_sequence_of_commands_reaches_an_illegal_state(commands in proptest::collection::vec(command(), 0..60)) {
-        let (live, journal) = play(commands);
-        if let Phase::Ended(_) = live.phase() {
-            let after = decide(&live, Command::Take { runner: "r".into(), harness: "native".into() });
-            prop_assert!(after.is_err(), "an ended run accepts nothing");
+    fn no_sequence_of_commands_reaches_an_illegal_state(
+        moves in proptest::collection::vec(moves(), 0..80),
+        late in proptest::collection::vec(command(), 0..20),
+    ) {
+        let mut play = Play::new("s");
+        for what in &moves {
+            play.make(what);
         }
-        let ends = journal.iter().flat_map(|d| &d.events).filter(|event| event.is_end()).count();
-        prop_assert!(ends <= 1, "a run ends once");
-        let mut called = std::collections::BTreeSet::new();
-        for event in journal.iter().flat_map(|decision| &decision.events) {
-            match event {
-                RunEvent::ModelReplied(reply) => {
-                    prop_assert!(called.remove(&reply.step), "every reply answers a call, and once");
-                }
-                RunEvent::ModelCalled(call) => { called.insert(call.step); }
-                _ => {}
-            }
+        Rules::of(&play.journal);
+        let replied = |event: &&RunEvent| matches!(event, RunEvent::ModelReplied(_));
+        let paid = play.journal.iter().flat_map(|decision| &decision.events).filter(replied).count();
+        prop_assert_eq!(play.live.totals().model_calls as usize, paid, "totals are the journal's");
+        // Whatever the state is, there is something to do, and doing it is never refused.
+        play.go_on_alone();
+        prop_assert_eq!(Rules::of(&play.journal).seen.intersection(&ENDS.into()).count(), 1, "a run ends");
+        let again = moves.into_iter().filter_map(|what| if let Move::Command(command) = what { Some(*command) } else { None });
+        for command in again.chain(late) {
+            let told = format!("{command:?}");
+            prop_assert!(decide(&play.live, command).is_err(), "an ended run accepts {}", told);
         }
-        let paid = journal.iter().flat_map(|d| &d.events).filter(|e| matches!(e, RunEvent::ModelReplied(_))).count();
-        prop_assert_eq!(u64::from(live.totals().model_calls), paid as u64, "totals are the journal's");
-        // Whatever the state is, there is something to do, and doing it is never refused for being asked.
-        let _ = next(&live, &Limits::default(), Timestamp::UNIX_EPOCH);
     }
+}
+
+/// The property above says something only about states that it reaches.
+#[test]
+fn the_sequences_that_are_tried_reach_every_kind_of_state() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeMap::<&str, u32>::new();
+    for _ in 0..500 {
+        let mut play = Play::new("s");
+        for what in &proptest::collection::vec(moves(), 0..80).new_tree(&mut runner).unwrap().current() {
+            play.make(what);
+        }
+        for kind in Rules::of(&play.journal).seen {
+            *seen.entry(kind).or_default() += 1;
+        }
+    }
+    let often = |kind: &&str| seen.get(kind).is_some_and(|runs| *runs >= 10);
+    let wanted = ["tool_returned", "child_ended", "begun again", "waiting for child", "waiting for pause"];
+    let rare: Vec<&str> = wanted.into_iter().chain(ENDS).filter(|kind| !often(kind)).collect();
+    assert!(rare.is_empty(), "{rare:?} of {seen:?}");
 }
 
 fn held() -> RunState {

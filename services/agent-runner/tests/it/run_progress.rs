@@ -113,7 +113,9 @@ impl Play {
             Happens::ChildEnds(n) => self.child_ends(usize::from(*n)),
             Happens::Pause => {
                 self.woken();
-                self.decide(Command::Wait(WaitReason::Pause, None));
+                if !self.runs_tools() {
+                    self.decide(Command::Wait(WaitReason::Pause, None));
+                }
             }
             Happens::Cancel => {
                 self.woken();
@@ -121,6 +123,24 @@ impl Play {
                 self.decide(Command::End(End::Cancel(by), now()));
             }
         }
+    }
+
+    /// Does what somebody else wants, when the run's state allows it.
+    pub(crate) fn attempt(&mut self, command: Command) {
+        let before = self.live.clone();
+        match decide(&self.live, command) {
+            Ok((after, events)) => {
+                self.live = after;
+                self.journal.push(Decision { events });
+                self.live.appended(self.journal.len() as u64, 10);
+            }
+            Err(_) => assert_eq!(self.live, before, "a refused command changes nothing"),
+        }
+    }
+
+    /// Whether a tool runs that this holder started: a pause waits for it.
+    fn runs_tools(&self) -> bool {
+        self.live.open_calls().values().any(|open| open.child.is_none() && open.epoch == self.live.epoch())
     }
 
     fn take(&mut self) {
@@ -150,7 +170,8 @@ impl Play {
             totals: Totals::default(),
             work: None,
         };
-        self.decide(Command::EndChild(EventId::new(child_run_id.to_string()), ended));
+        let signal = EventId::new(format!("{child_run_id}/{}", ended.call_id));
+        self.decide(Command::EndChild(signal, ended));
     }
 
     fn step(&mut self, how: u8, what: u8) {
@@ -267,12 +288,14 @@ impl Play {
     }
 
     /// Nothing more happens to the run than what it asks for, and its children end.
-    fn go_on_alone(&mut self) {
+    pub(crate) fn go_on_alone(&mut self) {
         for n in 0..500_u32 {
             if self.ended() {
                 return;
             }
-            if matches!(self.live.phase(), Phase::Waiting(WaitReason::Child)) {
+            let waits = matches!(self.live.phase(), Phase::Waiting(WaitReason::Child));
+            // Without a child it is the deadline that wakes it.
+            if waits && self.live.open_children().next().is_some() {
                 self.child_ends(1);
             } else {
                 let bytes = n.to_le_bytes();
