@@ -3,9 +3,9 @@
 //! Consumes a prepared request. Emits the upstream's bytes to every listener, the kept reply, and `swarm.call.<run>`.
 //! Idempotency: under one key there is one flight at a time; whoever asks meanwhile joins it, and whoever asks after it
 //! has landed gets the kept reply. A call that failed is forgotten before its failure is told, so that it can be tried
-//! again. Ordering: a call is kept and on record before its end is told, so that what was journaled of an answer can
-//! rely on both; when the bus does not answer the end is told nevertheless, and both follow once it is back. On failure:
-//! a flight that is lost within this process is told to its listeners as a broken answer.
+//! again. Ordering: a call is kept and on record before its end is told, a failure too, so that what was journaled of it
+//! can rely on both; when the bus does not answer the end is told nevertheless, and both follow once it is back. On
+//! failure: a flight that is lost within this process is told to its listeners as a broken answer.
 //!
 //! A flight outlives the epoch that asked for it, for the next one will ask again. The end of its run ends it too.
 
@@ -161,27 +161,28 @@ impl Shared {
             return land(entry, writer, fetched.end);
         }
         let record = bill::record(&ask, &seen(started_at, &fetched, &writer), &self.crew);
-        let recording = self.records.publish(&record, ask.root_run_id);
-        if !is_answer(&fetched) {
-            land(entry, writer, fetched.end);
-            return Box::pin(recording).await;
-        }
-        let reply = if named { Some(packed(&fetched, &writer).await) } else { None };
+        let answered = is_answer(&fetched);
+        let reply = if answered && named { Some(packed(&fetched, &writer).await) } else { None };
         let keeping = async {
             if let Some(reply) = reply {
                 self.keep(&key, reply).await;
             }
         };
         // In boxes, because a thousand flights are long and their ends short.
-        let mut settled = Box::pin(async { tokio::join!(recording, keeping) });
+        let mut settled = Box::pin(async { tokio::join!(self.records.publish(&record, ask.root_run_id), keeping) });
         if tokio::time::timeout(self.patience.bus, &mut settled).await.is_ok() {
-            return land(entry, writer, Ok(()));
+            return land(entry, writer, fetched.end);
         }
         tracing::warn!("the bus does not take what a call came to: its end is told before");
-        writer.end(Ok(()));
-        // Until it is kept, whoever asks again joins this flight.
-        settled.await;
-        drop(entry);
+        if answered {
+            writer.end(fetched.end);
+            // Until it is kept, whoever asks again joins this flight.
+            settled.await;
+            drop(entry);
+        } else {
+            land(entry, writer, fetched.end);
+            settled.await;
+        }
     }
 
     async fn fetch(&self, ask: &Ask, ready: Ready, room: OwnedSemaphorePermit, writer: &Writer) -> Fetched {

@@ -118,6 +118,7 @@ async fn each_end_is_on_record_as_what_it_was() {
         for (text, stream, status, outcome, estimated) in cases {
             let (run, caller) = stage.caller().await;
             hear(caller.ask(api, "k", text, stream).await).await;
+            assert_eq!(stage.recorded(run.id).await, 1, "{api:?} {text} {stream} is told before it is on record");
             let record = stage.record(run.id).await;
             let what = format!("{api:?} {text} {stream}: {record:#?}");
             assert_eq!((record.status, record.outcome), (status, outcome), "{what}");

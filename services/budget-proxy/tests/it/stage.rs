@@ -172,6 +172,11 @@ impl Stage {
         self.records(run, 1).await.remove(0)
     }
 
+    /// How many calls of a run are on record by now.
+    pub(crate) async fn recorded(&self, run: RunId) -> usize {
+        kit::journal::Journal::new(&self.runner).calls(run, 0).await.unwrap().len()
+    }
+
     /// Ends the proxy as a SIGKILL would, and starts another one.
     pub(crate) async fn kill_proxy(&mut self) {
         self.proxy.kill();
