@@ -225,11 +225,15 @@ pub struct ModelReplied {
     pub content: Vec<Block>,
     /// Why the model stopped.
     pub stop: StopReason,
-    /// Tokens, as counted by the proxy on the wire.
+    /// Tokens: what the provider reported, or what budget-proxy has on record of the step when it reported none or a
+    /// try before failed; without what [`ModelFailed::billed`] of the step tells.
     pub usage: Usage,
     /// What the call cost; absent when the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<MicroUsd>,
+    /// Whether the usage is an upper estimate, because none was reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
     /// From request to last byte, in milliseconds.
     pub millis: u64,
 }
@@ -267,6 +271,24 @@ pub struct ModelFailed {
     /// How long it asked to wait, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// What the step was billed for all the same, as far as no event before tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed: Option<Billed>,
+}
+
+/// What budget-proxy has on record of a model call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Billed {
+    /// Tokens.
+    pub usage: Usage,
+    /// What they cost; absent when the model has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<MicroUsd>,
+    /// Whether the usage is an upper estimate, because none was reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+    /// Stream sequence of the last record that is in it.
+    pub through: u64,
 }
 
 /// Kinds of model failures.
@@ -532,12 +554,20 @@ pub struct Totals {
     /// Model calls without a price; their money is not in `cost`.
     #[serde(default)]
     pub unpriced_calls: u32,
+    /// Model calls, failed ones too, whose tokens and money are an upper estimate, because no usage was reported.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub estimated_calls: u32,
     /// Model calls that were answered.
     pub model_calls: u32,
     /// Tool calls that returned.
     pub tool_calls: u32,
     /// From `requested` to the end, in milliseconds; not a sum over children.
     pub millis: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The run ended well.

@@ -38,6 +38,7 @@ pub mod state;
 pub mod subject;
 pub mod summary;
 pub mod timeline;
+mod totals;
 pub mod trigger;
 
 pub use content::{BlobRef, Block, Text};

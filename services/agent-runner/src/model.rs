@@ -69,8 +69,8 @@ pub struct ModelAnswer {
     pub content: Vec<Block>,
     /// Why it stopped.
     pub stop: StopReason,
-    /// Tokens as they were reported on the wire.
-    pub usage: Usage,
+    /// Tokens as they were reported on the wire; none when not all of them were.
+    pub usage: Option<Usage>,
 }
 
 /// A call without an answer.
@@ -85,6 +85,8 @@ pub struct ModelError {
     pub message: String,
     /// How long the other side asked to wait.
     pub retry_after: Option<Duration>,
+    /// Whether an answer had begun.
+    pub begun: bool,
 }
 
 /// An error's text is kept up to this length: providers' errors are a few lines, a proxy's HTML page is not worth more.
@@ -98,7 +100,7 @@ impl ModelError {
             message.truncate(end);
             message.push('…');
         }
-        Self { class, status: None, message, retry_after: None }
+        Self { class, status: None, message, retry_after: None, begun: false }
     }
 
     pub(crate) fn malformed(what: impl std::fmt::Display) -> Self {

@@ -4,6 +4,7 @@
 //! again. What can wake it while it waits is one closed enum, [`Nudge`]. It keeps nothing that is not in the journal
 //! but the futures of calls in flight, and those die with it.
 
+mod billing;
 mod model_step;
 mod tool_step;
 

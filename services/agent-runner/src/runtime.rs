@@ -11,14 +11,14 @@ use kit::{
     fill::Fill,
     journal::{Appender, Journal},
 };
-use schemas::{AgentName, Block, Class, MicroUsd, RunId, Text};
+use schemas::{AgentName, Block, Class, MicroUsd, RunId, Text, Usage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     controls::Controls,
     hold::HoldError,
-    model::{ModelAnswer, ModelClient},
+    model::ModelClient,
     probe::Probe,
     run::{Limits, Turn},
     toolbox::Toolbox,
@@ -114,9 +114,9 @@ impl Runtime {
     }
 
     /// What a call of a route cost by the prices of `day`.
-    pub(crate) fn price(&self, route: &str, answer: &ModelAnswer, day: Date) -> Option<MicroUsd> {
+    pub(crate) fn price(&self, route: &str, usage: &Usage, day: Date) -> Option<MicroUsd> {
         let route = self.crew.models.routes.get(route)?;
-        self.crew.models.price(&route.model, day, &answer.usage)
+        self.crew.models.price(&route.model, day, usage)
     }
 
     /// The colleague that `agent` names, or why it may not hand work to it.

@@ -65,6 +65,8 @@ pub(crate) struct Stream {
     blocks: Vec<Open>,
     stop: Option<StopReason>,
     usage: Usage,
+    /// Whether the input was reported, and the output.
+    counted: (bool, bool),
     ended: bool,
 }
 
@@ -80,7 +82,8 @@ impl Reader for Stream {
         match value["type"].as_str().unwrap_or(name) {
             "message_start" => {
                 value["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
-                self.count(&value["message"]["usage"]);
+                // Its figure of the output is a placeholder; that in `message_delta` is the count.
+                self.counted.0 |= self.count(&value["message"]["usage"]).0;
             }
             "content_block_start" => {
                 self.blocks.push(Open { block: block(&value["content_block"])?, json: String::new() });
@@ -88,7 +91,8 @@ impl Reader for Stream {
             "content_block_delta" => self.delta(&value)?,
             "message_delta" => {
                 self.stop = value["delta"]["stop_reason"].as_str().map(stop_reason);
-                self.count(&value["usage"]);
+                let (input, output) = self.count(&value["usage"]);
+                self.counted = (self.counted.0 || input, self.counted.1 || output);
             }
             "message_stop" => self.ended = true,
             "error" => return Err(stream_error(&value["error"])),
@@ -102,22 +106,23 @@ impl Reader for Stream {
             return Err(ModelError::interrupted("no message_stop came"));
         };
         let content = self.blocks.into_iter().map(Open::close).collect::<Result<Vec<_>, _>>()?;
-        Ok(ModelAnswer { model: self.model, content, stop, usage: self.usage })
+        let usage = (self.counted == (true, true)).then_some(self.usage);
+        Ok(ModelAnswer { model: self.model, content, stop, usage })
     }
 }
 
 impl Stream {
-    /// Figures in a later event replace earlier ones: the API reports cumulative counts.
-    fn count(&mut self, usage: &Value) {
+    /// Figures in a later event replace earlier ones: the API reports cumulative counts. Tells whether there was one of
+    /// the input, and one of the output.
+    fn count(&mut self, usage: &Value) -> (bool, bool) {
         let read = |name: &str, into: &mut u64| {
-            if let Some(count) = usage[name].as_u64() {
-                *into = count;
-            }
+            let count = usage[name].as_u64();
+            *into = count.unwrap_or(*into);
+            count.is_some()
         };
-        read("input_tokens", &mut self.usage.input_tokens);
-        read("output_tokens", &mut self.usage.output_tokens);
         read("cache_creation_input_tokens", &mut self.usage.cache_write_tokens);
         read("cache_read_input_tokens", &mut self.usage.cache_read_tokens);
+        (read("input_tokens", &mut self.usage.input_tokens), read("output_tokens", &mut self.usage.output_tokens))
     }
 
     fn delta(&mut self, value: &Value) -> Result<(), ModelError> {

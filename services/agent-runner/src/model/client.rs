@@ -73,7 +73,7 @@ impl ModelClient {
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
-        read(response, reader).await
+        read(response, reader).await.map_err(|error| ModelError { begun: true, ..error })
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) struct Stream {
     text: String,
     calls: Vec<Call>,
     stop: Option<StopReason>,
-    usage: Usage,
+    usage: Option<Usage>,
 }
 
 #[derive(Debug, Default)]
@@ -132,14 +132,15 @@ impl Reader for Stream {
 
 impl Stream {
     fn count(&mut self, usage: &Value) {
-        let Some(prompt) = usage["prompt_tokens"].as_u64() else { return };
-        let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0);
-        self.usage = Usage {
-            input_tokens: prompt.saturating_sub(cached),
-            output_tokens: usage["completion_tokens"].as_u64().unwrap_or(0),
+        let counts = (usage["prompt_tokens"].as_u64(), usage["completion_tokens"].as_u64());
+        let (Some(prompt), Some(completion)) = counts else { return };
+        let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0).min(prompt);
+        self.usage = Some(Usage {
+            input_tokens: prompt - cached,
+            output_tokens: completion,
             cache_write_tokens: 0,
             cache_read_tokens: cached,
-        };
+        });
     }
 
     fn call(&mut self, delta: &Value) {

@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::Timestamp;
 use kit::{clock, crew::Provider};
 use schemas::{
-    Block, RunId,
-    event::{FailReason, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied},
+    Block, RunId, Usage,
+    event::{Billed, FailReason, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied},
 };
 
-use super::{Drive, Nudge};
+use super::{
+    Drive, Nudge,
+    billing::{self, Bills, OnRecord},
+};
 use crate::{
     bearer,
     controls::Standing,
@@ -41,6 +43,8 @@ impl Drive<'_> {
         let Some((prepared, called)) = self.prepare(step, attempt).await? else {
             return Ok(());
         };
+        let (input_tokens, output_tokens) = (called.input_estimate, prepared.max_output_tokens);
+        let worst = Usage { input_tokens, output_tokens, ..Usage::default() };
         self.held.decide(Command::CallModel(called))?;
         self.flush().await?;
         let bearer = match self.bearer().await {
@@ -48,22 +52,43 @@ impl Drive<'_> {
             Err(error) => {
                 tracing::warn!(error = %kit::class::chain(&error), "no bearer for the model call");
                 let error = ModelError::new(ModelErrorClass::Unavailable, error.to_string());
-                return self.failed(step, attempt, error);
+                return self.failed(step, attempt, error, None);
             }
         };
-        let started = clock::now();
+        let bills = self.bills(step);
         let client = self.runtime.model.clone();
         let what = step.to_string();
         self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::BeforeModel, &what);
-        let call = async move { prepared.call(&client, &bearer).await };
-        let Some(answer) = self.while_open(call).await? else {
+        let call = async move {
+            let started = clock::now();
+            let answer = prepared.call(&client, &bearer).await;
+            let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
+            let found = bills.settle(&answer, attempt).await;
+            (answer, millis, found)
+        };
+        let Some((answer, millis, found)) = self.while_open(call).await? else {
             return Ok(());
         };
         self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::AfterModel, &what);
         match answer {
-            Ok(answer) => self.replied(step, answer, started),
-            Err(error) => self.failed(step, attempt, error),
+            Ok(answer) => {
+                let billed = self.billed(found, answer.usage, worst);
+                self.replied(step, answer, billed, millis)
+            }
+            Err(error) => self.failed(step, attempt, error, found.map(|found| found.billed)),
         }
+    }
+
+    fn bills(&self, step: u32) -> Bills {
+        let (run, state) = (self.held.run_id(), self.held.state());
+        let since = state.model_call().map_or(state.last_sequence(), |open| open.since);
+        Bills { journal: self.runtime.journal.clone(), run, key: idempotency_key(run, step), since }
+    }
+
+    fn billed(&self, found: Option<OnRecord>, reported: Option<Usage>, worst: Usage) -> Billed {
+        let route = self.held.state().context().map(|context| context.model.clone()).unwrap_or_default();
+        let today = clock::now().to_zoned(self.runtime.crew.time_zone.clone()).date();
+        billing::of_answer(found, reported, worst, |usage| self.runtime.price(&route, usage, today))
     }
 
     /// Waits before a retry, while signals and controls go on being heard. False when the run ended or may not go on.
@@ -168,18 +193,14 @@ impl Drive<'_> {
         Ok(minted)
     }
 
-    fn replied(&mut self, step: u32, answer: ModelAnswer, started: Timestamp) -> Result<(), HoldError> {
-        let route = self.held.state().context().map(|context| context.model.clone()).unwrap_or_default();
-        let today = clock::now().to_zoned(self.runtime.crew.time_zone.clone()).date();
-        let cost = self.runtime.price(&route, &answer, today);
-        let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
+    fn replied(&mut self, step: u32, answer: ModelAnswer, billed: Billed, millis: u64) -> Result<(), HoldError> {
         let content = with_own_ids(answer.content, self.held.state(), step);
-        let reply =
-            ModelReplied { step, model: answer.model, content, stop: answer.stop, usage: answer.usage, cost, millis };
-        self.held.decide(Command::Reply(reply))
+        let Billed { usage, cost, estimated, .. } = billed;
+        let (model, stop) = (answer.model, answer.stop);
+        self.held.decide(Command::Reply(ModelReplied { step, model, content, stop, usage, cost, estimated, millis }))
     }
 
-    fn failed(&mut self, step: u32, attempt: u32, error: ModelError) -> Result<(), HoldError> {
+    fn failed(&mut self, step: u32, attempt: u32, error: ModelError, billed: Option<Billed>) -> Result<(), HoldError> {
         tracing::warn!(step, attempt, class = ?error.class, error = %error.message, "model call failed");
         let retry_after_ms = error.retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         let failed = ModelFailed {
@@ -189,6 +210,7 @@ impl Drive<'_> {
             status: error.status,
             message: error.message,
             retry_after_ms,
+            billed,
         };
         self.held.decide(Command::ModelFail(failed))
     }
@@ -234,6 +256,7 @@ fn is_globally_unique(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use schemas::{
         AgentName, Class, Decision, ProjectId, RunEvent, Trigger,
         event::{Requested, ToolOutcome},

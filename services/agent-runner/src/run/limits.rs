@@ -101,7 +101,10 @@ mod tests {
     use jiff::Timestamp;
     use schemas::{
         AgentName, Block, Class, Decision, ProjectId, RunEvent, RunId, Trigger, Usage,
-        event::{ContextLoaded, HandedOff, ModelCalled, ModelReplied, Requested, StopReason},
+        event::{
+            Billed, ContextLoaded, HandedOff, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied, Requested,
+            StopReason,
+        },
     };
 
     use super::*;
@@ -165,6 +168,7 @@ mod tests {
             stop: StopReason::ToolUse,
             usage: Usage { input_tokens: tokens, ..Usage::default() },
             cost: None,
+            estimated: false,
             millis: 1,
         };
         let mut state = after(&after(state, Command::CallModel(called)), Command::Reply(reply));
@@ -193,6 +197,26 @@ mod tests {
     fn a_run_may_not_use_more_tokens_than_it_has() {
         assert_eq!(reason(&replied(&held(0), 1, 100, &[])), None);
         assert_eq!(reason(&replied(&held(0), 1, 101, &[])), Some(FailReason::Tokens));
+    }
+
+    #[test]
+    fn tokens_of_a_call_that_failed_count_too() {
+        let after_failure = |output_tokens| {
+            let called = ModelCalled { step: 1, attempt: 1, model: "m".into(), input_estimate: 1, dropped_messages: 0 };
+            let usage = Usage { output_tokens, ..Usage::default() };
+            let failed = ModelFailed {
+                step: 1,
+                attempt: 1,
+                class: ModelErrorClass::Interrupted,
+                status: None,
+                message: "cut".into(),
+                retry_after_ms: None,
+                billed: Some(Billed { usage, cost: None, estimated: true, through: 7 }),
+            };
+            reason(&after(&after(&held(0), Command::CallModel(called)), Command::ModelFail(failed)))
+        };
+        assert_eq!(after_failure(100), None);
+        assert_eq!(after_failure(101), Some(FailReason::Tokens));
     }
 
     #[test]

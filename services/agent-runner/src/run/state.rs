@@ -71,6 +71,8 @@ pub struct OpenModelCall {
     pub failed: Option<ModelFailed>,
     /// The epoch in which it was called.
     pub epoch: u32,
+    /// Stream sequence after which those call records of its step stand that no event tells of.
+    pub since: u64,
 }
 
 /// The state of a run.
@@ -216,10 +218,7 @@ impl RunState {
             }
             RunEvent::ModelCalled(call) => return self.model_called(call),
             RunEvent::ModelReplied(reply) => return self.model_replied(reply),
-            RunEvent::ModelFailed(failed) => match &mut self.model_call {
-                Some(open) if open.call.step == failed.step => open.failed = Some(failed.clone()),
-                _ => return refuse("no such model call is open"),
-            },
+            RunEvent::ModelFailed(failed) => return self.model_failed(failed),
             RunEvent::ToolCalled(call) => return self.tool_called(call),
             RunEvent::ToolReturned(returned) => return self.tool_returned(returned),
             RunEvent::HandedOff(handed) => return self.handed_off(handed),
@@ -272,6 +271,7 @@ impl RunState {
         if self.context.is_none() {
             return refuse("the context was not loaded");
         }
+        let since = self.model_call.as_ref().map_or(self.last_sequence, |open| open.since);
         match &self.model_call {
             Some(open) if open.call.step == call.step && call.attempt == open.call.attempt + 1 => {}
             Some(_) => return refuse("another model call is open"),
@@ -284,7 +284,17 @@ impl RunState {
                 }
             }
         }
-        self.model_call = Some(OpenModelCall { call: call.clone(), failed: None, epoch: self.epoch });
+        self.model_call = Some(OpenModelCall { call: call.clone(), failed: None, epoch: self.epoch, since });
+        Ok(())
+    }
+
+    fn model_failed(&mut self, failed: &ModelFailed) -> Result<(), Corrupt> {
+        let Some(open) = self.model_call.as_mut().filter(|open| open.call.step == failed.step) else {
+            return Err(Corrupt { kind: "model_failed".into(), sequence: 0, why: "no such model call is open" });
+        };
+        open.since = failed.billed.map_or(open.since, |billed| billed.through);
+        open.failed = Some(failed.clone());
+        self.totals.add_failure(failed);
         Ok(())
     }
 
@@ -298,12 +308,7 @@ impl RunState {
             return refuse("two of its calls have one id");
         }
         self.model_call = None;
-        self.totals.usage += reply.usage;
-        self.totals.model_calls += 1;
-        match reply.cost {
-            Some(cost) => self.totals.cost += cost,
-            None => self.totals.unpriced_calls += 1,
-        }
+        self.totals.add_reply(reply);
         self.rehearsal |= reply.model.starts_with(REHEARSAL);
         if !reply.content.is_empty() {
             self.turns.push(Turn::Assistant(reply.content.clone()));
@@ -390,12 +395,7 @@ impl RunState {
             Some(open) if open.child == Some(ended.child_run_id) => open.child = None,
             _ => return Err(Corrupt { kind: "child_ended".into(), sequence: 0, why: "no such child is awaited" }),
         }
-        let own = &mut self.totals;
-        own.usage += ended.totals.usage;
-        own.cost += ended.totals.cost;
-        own.unpriced_calls += ended.totals.unpriced_calls;
-        own.model_calls += ended.totals.model_calls;
-        own.tool_calls += ended.totals.tool_calls;
+        self.totals.add_child(&ended.totals);
         if ended.work.is_some() {
             self.work.clone_from(&ended.work);
         }

@@ -76,7 +76,7 @@ async fn text_and_calls_made_at_once_are_read_from_the_stream_and_their_results_
         let answer = model.ask(api, &[task()]).await.unwrap();
         assert!(answer.model.starts_with("rehearsal/"), "{}", answer.model);
         assert_eq!(answer.stop, StopReason::ToolUse);
-        let usage = answer.usage;
+        let usage = answer.usage.unwrap();
         assert_eq!((usage.output_tokens, usage.cache_read_tokens), (30, 7), "{api:?}: {usage:?}");
         assert_eq!(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens, 127, "{api:?}: {usage:?}");
         let [Block::Text { text }, calls @ ..] = answer.content.as_slice() else { panic!("{:?}", answer.content) };
@@ -157,6 +157,7 @@ async fn what_is_worth_a_retry_is_told_from_what_is_not() {
             let error = failing(api, fault).await;
             assert_eq!((error.class, error.status), (class, status), "{api:?}, {fault}: {error}");
             assert!(error.retry_after.is_none(), "{error:?}");
+            assert_eq!(error.begun, status.is_none(), "{api:?}, {fault}: {error:?}");
         }
     }
 }
@@ -171,11 +172,11 @@ async fn how_long_a_provider_asks_to_wait_is_heard() {
 }
 
 #[tokio::test]
-async fn a_missing_usage_is_no_usage_and_no_failure() {
+async fn a_missing_usage_is_unknown_and_no_failure() {
     for api in BOTH {
         let model = Model::playing("\n  - {name: quiet, fault: {kind: missing_usage}, reply: {text: yes}}\n").await;
         let answer = model.ask(api, &[task()]).await.unwrap();
-        assert_eq!(answer.usage.total(), 0, "{api:?}");
+        assert_eq!(answer.usage, None, "{api:?}");
     }
 }
 

@@ -8,8 +8,8 @@ use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use schemas::{
     AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Trigger, Usage,
     event::{
-        ChildEnded, ContextLoaded, FailReason, HandedOff, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied,
-        Outcome, Requested, StopReason, ToolOutcome, ToolReturned, Totals, WaitReason,
+        Billed, ChildEnded, ContextLoaded, FailReason, HandedOff, ModelCalled, ModelErrorClass, ModelFailed,
+        ModelReplied, Outcome, Requested, StopReason, ToolOutcome, ToolReturned, Totals, WaitReason,
     },
     signal::{ByWhom, Message},
 };
@@ -73,12 +73,13 @@ fn command() -> impl Strategy<Value = Command> {
             dropped_messages: 0
         })),
         (1..4_u32, proptest::collection::vec(call, 0..3)).prop_map(|(step, calls)| Command::Reply(reply(step, &calls))),
-        (1..4_u32, 1..3_u32).prop_map(|(step, attempt)| Command::ModelFail(ModelFailed {
+        (1..4_u32, 1..3_u32, billed()).prop_map(|(step, attempt, billed)| Command::ModelFail(ModelFailed {
             step,
             attempt,
             class: ModelErrorClass::Unavailable,
             status: None,
             message: "no".into(),
+            billed,
             retry_after_ms: None
         })),
         (call, any::<bool>()).prop_map(|(call_id, idempotent)| Command::CallTool {
@@ -108,6 +109,17 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// What a call without an answer was billed, if anything.
+pub(crate) fn billed() -> impl Strategy<Value = Option<Billed>> {
+    let billed = (0..5_u64, proptest::option::of(0..5_u64), any::<bool>(), 1..100_u64);
+    proptest::option::of(billed.prop_map(|(output_tokens, cost, estimated, through)| Billed {
+        usage: Usage { output_tokens, ..Usage::default() },
+        cost: cost.map(MicroUsd),
+        estimated,
+        through,
+    }))
+}
+
 fn reply(step: u32, calls: &[String]) -> ModelReplied {
     let content = calls
         .iter()
@@ -115,7 +127,8 @@ fn reply(step: u32, calls: &[String]) -> ModelReplied {
         .collect();
     let stop = if calls.is_empty() { StopReason::EndTurn } else { StopReason::ToolUse };
     let usage = Usage { input_tokens: 1, output_tokens: 1, ..Usage::default() };
-    ModelReplied { step, model: "m".into(), content, stop, usage, cost: Some(MicroUsd(1)), millis: 1 }
+    let (model, cost) = ("m".into(), Some(MicroUsd(1)));
+    ModelReplied { step, model, content, stop, usage, cost, estimated: false, millis: 1 }
 }
 
 fn returned(call_id: &str, outcome: ToolOutcome) -> Returned {
@@ -209,9 +222,16 @@ proptest! {
             play.make(what);
         }
         Rules::of(&play.journal);
-        let replied = |event: &&RunEvent| matches!(event, RunEvent::ModelReplied(_));
-        let paid = play.journal.iter().flat_map(|decision| &decision.events).filter(replied).count();
-        prop_assert_eq!(play.live.totals().model_calls as usize, paid, "totals are the journal's");
+        let mut totals = Totals::default();
+        for event in play.journal.iter().flat_map(|decision| &decision.events) {
+            match event {
+                RunEvent::ModelReplied(reply) => totals.add_reply(reply),
+                RunEvent::ModelFailed(failed) => totals.add_failure(failed),
+                RunEvent::ToolReturned(_) => totals.tool_calls += 1,
+                _ => {}
+            }
+        }
+        prop_assert_eq!(*play.live.totals(), totals, "totals are the journal's");
         // Whatever the state is, there is something to do, and doing it is never refused.
         play.go_on_alone();
         prop_assert_eq!(Rules::of(&play.journal).seen.intersection(&ENDS.into()).count(), 1, "a run ends");
@@ -300,6 +320,7 @@ fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
             class,
             status: Some(429),
             message: "slow".into(),
+            billed: None,
             retry_after_ms,
         })
     };

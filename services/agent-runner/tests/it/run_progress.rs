@@ -233,6 +233,7 @@ impl Play {
                 class,
                 status: None,
                 message: "no".into(),
+                billed: None,
                 retry_after_ms: None,
             }));
         }
@@ -260,6 +261,7 @@ impl Play {
             stop,
             usage,
             cost: Some(MicroUsd(1)),
+            estimated: false,
             millis: 1,
         }));
     }

@@ -83,6 +83,7 @@ fn replied(state: &RunState, step: u32, calls: &[&str]) -> RunState {
         stop: StopReason::ToolUse,
         usage: Usage::default(),
         cost: None,
+        estimated: false,
         millis: 1,
     };
     after(&after(state, Command::CallModel(called)), Command::Reply(reply))

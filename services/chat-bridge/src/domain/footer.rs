@@ -22,14 +22,22 @@ pub fn line(footer: &Footer, link: Option<&str>) -> String {
 /// Duration, tokens and cost for people.
 pub fn usage(totals: &Totals) -> [String; 3] {
     let tokens = totals.usage.total();
-    [duration(totals.millis), format!("{} token{}", grouped(tokens), if tokens == 1 { "" } else { "s" }), cost(totals)]
+    let counted = format!("{}{} token{}", at_most(totals), grouped(tokens), if tokens == 1 { "" } else { "s" });
+    [duration(totals.millis), counted, cost(totals)]
+}
+
+/// What stands before figures of which some are upper estimates.
+const fn at_most(totals: &Totals) -> &'static str {
+    if totals.estimated_calls > 0 { "at most " } else { "" }
 }
 
 fn cost(totals: &Totals) -> String {
     match (totals.unpriced_calls, totals.model_calls) {
-        (0, _) => money(totals.cost),
+        (0, _) => format!("{}{}", at_most(totals), money(totals.cost)),
         (unpriced, all) if unpriced >= all => "no price known".to_owned(),
-        (unpriced, _) => format!("{} and {unpriced} calls without a price", money(totals.cost)),
+        (unpriced, _) => {
+            format!("{}{} and {unpriced} calls without a price", at_most(totals), money(totals.cost))
+        }
     }
 }
 
@@ -90,6 +98,13 @@ mod tests {
             line(&footer(totals), Some("http://console/r")),
             "*lead · [run deadbeef](http://console/r) · 42 s · 12,345 tokens · $0.0123*"
         );
+    }
+
+    #[test]
+    fn what_was_not_reported_is_said_to_be_an_upper_estimate() {
+        let usage = Usage { output_tokens: 1_200, ..Usage::default() };
+        let totals = Totals { usage, cost: MicroUsd(12_345), estimated_calls: 1, model_calls: 2, ..Totals::default() };
+        assert!(line(&footer(totals), None).ends_with("· at most 1,200 tokens · at most $0.0123*"));
     }
 
     #[test]

@@ -73,13 +73,14 @@ pub(crate) fn length(millis: u64) -> String {
     }
 }
 
-/// Money to a hundredth of a cent; calls without a price are told apart from free ones.
+/// Money to a hundredth of a cent; calls without a price are told apart from free ones, upper estimates from counts.
 pub(crate) fn money(totals: &Totals) -> String {
     let unpriced = totals.unpriced_calls > 0;
+    let at_most = if totals.estimated_calls > 0 { "<= " } else { "" };
     match (totals.cost, unpriced) {
         (MicroUsd(0), true) => "no price".to_owned(),
-        (cost, true) => format!("{} +?", dollars(cost)),
-        (cost, false) => dollars(cost),
+        (cost, true) => format!("{at_most}{} +?", dollars(cost)),
+        (cost, false) => format!("{at_most}{}", dollars(cost)),
     }
 }
 
@@ -156,6 +157,13 @@ mod tests {
             [of(0, 0), of(1, 0), of(1_234_567, 0), of(500, 1), of(0, 2)].map(String::from),
             ["$0", "< $0.0001", "$1.2346", "$0.0005 +?", "no price"]
         );
+    }
+
+    #[test]
+    fn money_that_is_an_upper_estimate_is_marked() {
+        let totals = Totals { cost: MicroUsd(1_234_567), estimated_calls: 1, ..Totals::default() };
+        assert_eq!(money(&totals), "<= $1.2346");
+        assert_eq!(money(&Totals { unpriced_calls: 1, ..totals }), "<= $1.2346 +?");
     }
 
     #[test]

@@ -22,6 +22,7 @@ fn told() -> Story {
         stop: StopReason::EndTurn,
         usage: Usage::default(),
         cost: None,
+        estimated: false,
         millis: 1,
     };
     Story::asked(1, "scout", "The colour is teal.")

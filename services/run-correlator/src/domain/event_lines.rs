@@ -51,6 +51,7 @@ pub(super) fn model_replied(reply: &ModelReplied) -> String {
         usage(&reply.usage),
         cost(reply.cost)
     );
+    line.push_str(upper_estimate(reply.estimated));
     match reply.stop {
         StopReason::EndTurn | StopReason::ToolUse => {}
         stop => {
@@ -73,6 +74,11 @@ pub(super) fn model_replied(reply: &ModelReplied) -> String {
         let _ = write!(line, "; wants {}", wanted.join(", "));
     }
     line
+}
+
+/// What stands after figures that were not reported.
+pub(super) const fn upper_estimate(estimated: bool) -> &'static str {
+    if estimated { " (an upper estimate, for no tokens were reported)" } else { "" }
 }
 
 pub(super) fn file_changed(changed: &FileChanged) -> String {
@@ -138,6 +144,9 @@ pub(super) fn totals(totals: &Totals) -> String {
     if totals.unpriced_calls > 0 {
         let calls = counted(totals.unpriced_calls.into(), "call");
         let _ = write!(line, " without {calls} that have no price");
+    }
+    if totals.estimated_calls > 0 {
+        let _ = write!(line, ", with an upper estimate for {}", counted(totals.estimated_calls.into(), "model call"));
     }
     line
 }

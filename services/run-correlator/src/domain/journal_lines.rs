@@ -15,7 +15,7 @@ use schemas::{
 };
 
 use super::event_lines::{self, runner, totals};
-use super::text::{call, commit, count, counted, duration, name, quote, run, size, words};
+use super::text::{call, commit, cost, count, counted, duration, name, quote, run, size, usage, words};
 
 /// Tells events in order.
 #[derive(Debug, Default)]
@@ -148,6 +148,10 @@ impl Teller {
             let _ = write!(line, " (HTTP {status})");
         }
         let _ = write!(line, ": {}", quote(&failed.message));
+        if let Some(billed) = failed.billed.filter(|billed| billed.usage.total() > 0) {
+            let _ = write!(line, "; billed all the same: {}, {}", usage(&billed.usage), cost(billed.cost));
+            line.push_str(event_lines::upper_estimate(billed.estimated));
+        }
         match failed.retry_after_ms {
             Some(pause) => {
                 let _ = write!(line, "; to be tried again after {}", duration(pause));

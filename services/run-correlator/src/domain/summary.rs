@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use schemas::{
     RunEvent, RunId,
-    event::{ChildEnded, ModelReplied, Outcome, Requested, Totals},
+    event::{Outcome, Requested, Totals},
     summary::{RunState, RunSummary},
 };
 
@@ -117,9 +117,10 @@ fn take_event(summary: &mut RunSummary, event: &RunEvent) {
             summary.state = RunState::Running;
         }
         RunEvent::Waiting(waiting) => summary.state = RunState::Waiting(waiting.reason),
-        RunEvent::ModelReplied(reply) => add_reply(&mut summary.totals, reply),
+        RunEvent::ModelReplied(reply) => summary.totals.add_reply(reply),
+        RunEvent::ModelFailed(failed) => summary.totals.add_failure(failed),
         RunEvent::ToolReturned(_) => summary.totals.tool_calls += 1,
-        RunEvent::ChildEnded(child) => add_child(&mut summary.totals, child),
+        RunEvent::ChildEnded(child) => summary.totals.add_child(&child.totals),
         RunEvent::Finished(finished) => {
             let answer = finished.answer.preview();
             end(summary, Outcome::Finished, finished.totals, answer);
@@ -149,23 +150,6 @@ fn end(summary: &mut RunSummary, outcome: Outcome, totals: Totals, answer: &str)
     summary.outcome = Some(outcome);
     summary.totals = totals;
     summary.answer = excerpt(answer);
-}
-
-fn add_reply(totals: &mut Totals, reply: &ModelReplied) {
-    totals.usage += reply.usage;
-    totals.model_calls += 1;
-    match reply.cost {
-        Some(cost) => totals.cost += cost,
-        None => totals.unpriced_calls += 1,
-    }
-}
-
-fn add_child(totals: &mut Totals, child: &ChildEnded) {
-    totals.usage += child.totals.usage;
-    totals.cost += child.totals.cost;
-    totals.unpriced_calls += child.totals.unpriced_calls;
-    totals.model_calls += child.totals.model_calls;
-    totals.tool_calls += child.totals.tool_calls;
 }
 
 fn excerpt(text: &str) -> String {

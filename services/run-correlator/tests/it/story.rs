@@ -242,6 +242,7 @@ pub(crate) fn replied(step: u32, content: Vec<Block>) -> RunEvent {
         stop: StopReason::EndTurn,
         usage: usage(),
         cost: Some(MicroUsd(4_120)),
+        estimated: false,
         millis: 812,
     })
 }
@@ -269,7 +270,15 @@ pub(crate) fn returned(id: &str, outcome: ToolOutcome, output: &str) -> RunEvent
 }
 
 pub(crate) fn totals() -> Totals {
-    Totals { usage: usage(), cost: MicroUsd(4_120), unpriced_calls: 0, model_calls: 1, tool_calls: 1, millis: 4_000 }
+    Totals {
+        usage: usage(),
+        cost: MicroUsd(4_120),
+        unpriced_calls: 0,
+        estimated_calls: 0,
+        model_calls: 1,
+        tool_calls: 1,
+        millis: 4_000,
+    }
 }
 
 pub(crate) fn finished(answer: &str) -> RunEvent {

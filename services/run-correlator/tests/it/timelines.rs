@@ -181,6 +181,7 @@ fn failure(attempt: u32, class: ModelErrorClass, retry_after_ms: Option<u64>) ->
         class,
         status: Some(429),
         message: "slow down".to_owned(),
+        billed: None,
         retry_after_ms,
     })
 }
