@@ -152,11 +152,15 @@ fn ended(call_id: &str, child_run_id: RunId) -> ChildEnded {
 enum Move {
     Happens(Happens),
     Command(Box<Command>),
+    /// One of the calls that are open is begun again.
+    Again(usize, bool),
 }
 
 /// Commands alone seldom get further than a first answer.
 fn moves() -> impl Strategy<Value = Move> {
-    prop_oneof![3 => happens().prop_map(Move::Happens), 1 => command().prop_map(|command| Move::Command(Box::new(command)))]
+    prop_oneof![3 => happens().prop_map(Move::Happens), 1 => command().prop_map(|command| Move::Command(Box::new(command))),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(n, idempotent)| Move::Again(n, idempotent)),
+    ]
 }
 
 impl Play {
@@ -164,6 +168,11 @@ impl Play {
         match what {
             Move::Happens(what) => self.happen(what),
             Move::Command(command) => self.attempt((**command).clone()),
+            Move::Again(n, idempotent) => {
+                if let Some(id) = self.live.open_calls().keys().nth(*n).cloned() {
+                    self.attempt(tool(&id, *idempotent));
+                }
+            }
         }
     }
 }
