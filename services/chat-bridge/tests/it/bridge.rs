@@ -1,8 +1,10 @@
 //! The whole service: rooms, log and back.
 
+use std::collections::BTreeSet;
+
 use chat_bridge::adapters::{matrix::MARKER, terminal::Session};
 use kit::{identity::Service, streams::StreamOptions};
-use schemas::{Trigger, signal::Delivered};
+use schemas::{RunId, Trigger, signal::Delivered};
 
 use crate::{
     person::{NewRoom, Person},
@@ -86,6 +88,33 @@ async fn two_names_are_two_runs_and_one_that_may_not_is_parked_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_two_that_is_read_again_starts_and_answers_nothing() {
+    let (mut world, ada, room, _, log) = small_world().await;
+    let position = world.state().join("matrix/position.json");
+    let before = std::fs::read(&position).unwrap();
+    let both = ada.say(&room, "@lead @scout compare").await.unwrap();
+    until("both answered", || async { (ada.thread(&room, &both).await.unwrap().len() == 2).then_some(()) }).await;
+    world.wait_until_nothing_is_left_to_send(&log).await;
+    let runs: BTreeSet<RunId> = log.runs().await.into_keys().collect();
+    assert_eq!(runs.len(), 2);
+
+    // As after a crash before the position was kept: the homeserver gives the same event once more.
+    world.stop_bridge().await;
+    assert_ne!(std::fs::read(&position).unwrap(), before);
+    std::fs::write(&position, before).unwrap();
+    world.start_bridge().await;
+    let next = ada.say(&room, "@lead and now?").await.unwrap();
+    ada.wait_for_reply(&room, &next, WITHIN).await.unwrap();
+    // Batches follow one another: the next message is answered, so the repeated one has had its consequences.
+    world.wait_until_nothing_is_left_to_send(&log).await;
+    assert_eq!(ada.thread(&room, &both).await.unwrap().len(), 2);
+    let after = log.runs().await;
+    assert_eq!((after.len(), log.said().await.len()), (3, 3));
+    assert!(runs.iter().all(|run| after.contains_key(run)));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edits_and_redactions_reach_the_run_they_are_about() {
     let (world, ada, room, _, log) = small_world().await;
     // No mention, then one: the edit wakes.
@@ -151,6 +180,20 @@ async fn the_terminal_is_a_channel_like_any_other() {
     assert_eq!(again[0].run_id, started[0].run_id);
     assert_eq!(log.runs().await.len(), 2);
     until("delivered is in the log", || async { (!log.signals("delivered").await.is_empty()).then_some(()) }).await;
+    // One that wakes two is two runs and two answers; again it is the same two.
+    let mut session = Session::open(&bus, kit::clock::uuid4()).await.unwrap();
+    let event = kit::clock::uuid7();
+    let started = session.say(event, "local", "@lead @scout compare", kit::clock::now()).await.unwrap();
+    assert_eq!(started.len(), 2);
+    let mut answered = BTreeSet::new();
+    for _ in 0..2 {
+        let said = tokio::time::timeout(WITHIN, session.next()).await.unwrap().unwrap();
+        answered.insert(said.run_id.unwrap());
+    }
+    assert_eq!(answered, started.iter().map(|run| run.run_id).collect());
+    let again = session.say(event, "local", "@lead @scout compare", kit::clock::now()).await.unwrap();
+    assert_eq!(again, started);
+    assert_eq!(log.runs().await.len(), 4);
     world.end().await;
 }
 

@@ -1,6 +1,12 @@
 //! A bus, a homeserver, a crew's files, a bridge and a runner that answers everything at once.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use chat_bridge::{Config, Deps};
 use kit::{
@@ -143,6 +149,13 @@ impl World {
         context
     }
 
+    /// Ends the bridge in this process, in order.
+    pub(crate) async fn stop_bridge(&mut self) {
+        let bridge = self.bridge.take().unwrap();
+        bridge.begin_shutdown();
+        assert!(bridge.drain(WITHIN).await, "the bridge did not end");
+    }
+
     /// Starts the bridge as a process of its own.
     pub(crate) fn start_bridge_process(&self) -> BridgeProcess {
         BridgeProcess::start(&self.bus.url(), &self.bus.creds(Service::ChatBridge), &self.project(), &self.state())
@@ -190,6 +203,27 @@ impl World {
     /// A reader of the log.
     pub(crate) async fn log(&self) -> Log {
         Log { bus: self.bus.bus(Service::RunCorrelator).await }
+    }
+
+    /// Waits until the bridge has nothing more to bring into Matrix rooms: what runs said is delivered, and nothing of it
+    /// waits or is in hand, so whatever would be sent twice has been.
+    pub(crate) async fn wait_until_nothing_is_left_to_send(&self, log: &Log) {
+        let bus = self.bus.bus(Service::ChatBridge).await;
+        let stream = bus.jetstream().get_stream_no_info(STREAM).await.unwrap();
+        let nothing_left = || async {
+            let said: BTreeSet<EventId> = log.said().await.into_iter().map(|said| said.envelope.id).collect();
+            let delivered = log.signals("delivered").await.into_iter().map(|signal| signal.decode().unwrap());
+            let delivered: BTreeSet<EventId> = delivered
+                .map(|signal| match signal {
+                    Signal::Delivered(delivered) => delivered.decision_id,
+                    other => panic!("{other:?} is called delivered"),
+                })
+                .collect();
+            let consumer = stream.consumer_info(consumer::CHAT_MATRIX.name).await.ok()?;
+            let idle = consumer.num_pending == 0 && consumer.num_ack_pending == 0;
+            (idle && said.is_subset(&delivered)).then_some(())
+        };
+        until("all that was said is delivered", nothing_left).await;
     }
 
     /// Ends what runs in this process, in order.
@@ -265,6 +299,11 @@ impl Log {
             }
         }
         runs
+    }
+
+    /// What runs said in Matrix rooms.
+    pub(crate) async fn said(&self) -> Vec<Stored> {
+        self.all(STREAM, &filter::say(&Token::try_new("matrix").unwrap())).await
     }
 
     /// Every signal of a kind.
