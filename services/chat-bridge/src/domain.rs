@@ -5,6 +5,7 @@ pub mod audit;
 pub mod catch_up;
 pub mod footer;
 pub mod inbound;
+pub mod patience;
 pub mod rules;
 pub mod split;
 pub mod transaction;

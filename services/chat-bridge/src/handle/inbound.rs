@@ -4,7 +4,8 @@
 //! words to rooms. Idempotency: run ids derive from messages and a run's first message is written once, so a batch that
 //! comes again changes nothing. Ordering: a batch is committed to its channel only when everything that it leads to is
 //! in the log; batches follow one another. On failure: while the log can not be written, the same batch is tried until
-//! it can, health is red, and nothing further is read.
+//! it can, health is red, and nothing further is read. A refused request is answered in its room; where that is not
+//! possible it is parked, so that an operator finds what a person waits for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use super::{
     Project,
     requests::{self, Outcome, Request, RequestError},
     signals::{self, SignalError},
-    tell,
+    words::{Untold, Words},
 };
 use crate::{
     domain::{
@@ -42,6 +43,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Bytes of a thread that an agent is shown.
 const MAX_CONTEXT_BYTES: usize = 32 * 1024;
+
+/// The code of a request that was refused and whose room could not be told so.
+const UNTOLD: &str = "refused_untold";
 
 /// Health key.
 const LOG: &str = "requests";
@@ -71,10 +75,12 @@ enum HandleError {
     Read(#[source] ReadError),
     #[error("a run can not be told")]
     Signal(#[source] SignalError),
-    #[error("a request that can not be routed can not be parked")]
+    #[error("a request that can not be routed or answered can not be parked")]
     Park(#[source] dead::ParkError),
     #[error("a thread can not be read")]
     Thread(#[source] ReceiveError),
+    #[error("not everything is said before the service ends")]
+    Words(#[source] Untold),
 }
 
 impl<R: Receive, D: Deliver> Inbound<R, D> {
@@ -125,6 +131,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         let started = loop {
             match self.handle(batch).await {
                 Ok(started) => break started,
+                Err(HandleError::Words(Untold::ShuttingDown)) => return Ok(false),
                 Err(error) => {
                     attempt += 1;
                     self.health.report(LOG, chain(&error));
@@ -136,9 +143,6 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             }
         };
         self.health.clear(LOG);
-        for notice in &batch.notices {
-            tell(&self.sender, self.receiver.name(), notice).await;
-        }
         if let Err(error) = self.receiver.commit(&started).await {
             // The batch comes again, and changes nothing.
             self.health.report(POSITION, format!("a position can not be kept: {}", chain(&error)));
@@ -152,6 +156,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 
     async fn handle(&self, batch: &Batch) -> Result<Vec<Started>, HandleError> {
+        let mut words = Words::of_batch(&self.sender, self.receiver.name(), &self.context.shutdown);
         let mut wakes: Vec<Request> = Vec::new();
         let mut edits: Vec<Request> = Vec::new();
         let mut after: Vec<(&IncomingMessage, Decision)> = Vec::new();
@@ -176,12 +181,15 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 }
             }
         }
-        let mut started = self.start(wakes).await?;
+        let mut started = self.start(wakes, &mut words).await?;
         for edit in edits {
-            started.extend(self.correct(edit).await?);
+            started.extend(self.correct(edit, &mut words).await?);
         }
         for (message, decision) in after {
-            self.follow(message, decision).await?;
+            self.follow(message, decision, &mut words).await?;
+        }
+        for notice in &batch.notices {
+            words.mention(notice).await.map_err(HandleError::Words)?;
         }
         Ok(started)
     }
@@ -212,27 +220,27 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 
     /// Starts runs and says where that is refused.
-    async fn start(&self, requests: Vec<Request>) -> Result<Vec<Started>, HandleError> {
+    async fn start(&self, requests: Vec<Request>, words: &mut Words<'_, D>) -> Result<Vec<Started>, HandleError> {
         let outcomes = requests::start(&self.requester, &requests).await.map_err(HandleError::Append)?;
         let mut started = Vec::new();
         for (request, outcome) in requests.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Started | Outcome::AlreadyThere => started.push(belongs(&request)),
-                Outcome::Refused(error) => self.refuse(&request, &error).await?,
+                Outcome::Refused(error) => self.refuse(&request, &error, words).await?,
             }
         }
         Ok(started)
     }
 
     /// An edit starts a run when the original did not, and is otherwise news for its run.
-    async fn correct(&self, request: Request) -> Result<Option<Started>, HandleError> {
+    async fn correct(&self, request: Request, words: &mut Words<'_, D>) -> Result<Option<Started>, HandleError> {
         let outcomes = requests::start(&self.requester, std::slice::from_ref(&request)).await;
         for outcome in outcomes.map_err(HandleError::Append)? {
             match outcome {
                 Outcome::Started => {}
                 Outcome::AlreadyThere => self.tell_run(&request).await?,
                 Outcome::Refused(error) => {
-                    self.refuse(&request, &error).await?;
+                    self.refuse(&request, &error, words).await?;
                     return Ok(None);
                 }
             }
@@ -253,9 +261,16 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         self.signal(request.run_id, &request.message.event_id, &signal).await
     }
 
-    /// Says that a request was refused. One that is broken is parked.
-    async fn refuse(&self, request: &Request, error: &requester::RequestError) -> Result<(), HandleError> {
-        let text = if error.class() == ErrorClass::Broken {
+    /// Says that a request was refused. One that is broken is parked, and so is one whose room can not be told: whoever
+    /// asked would wait for nothing.
+    async fn refuse(
+        &self,
+        request: &Request,
+        error: &requester::RequestError,
+        words: &mut Words<'_, D>,
+    ) -> Result<(), HandleError> {
+        let broken = error.class() == ErrorClass::Broken;
+        let text = if broken {
             self.park(request, error.code(), &chain(error)).await?;
             format!("I can not start this: {}. An operator finds it with `nightcrew dead list`.", chain(error))
         } else {
@@ -263,13 +278,28 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         };
         let key = format!("refused/{}/{}", request.message.event_id, request.wake.agent);
         let thread = request.wake.reply_to.thread.clone();
-        self.tell(&Tell { room: request.message.room.clone(), thread, key, text }).await;
-        Ok(())
+        let tell = Tell { room: request.message.room.clone(), thread, key, text };
+        if broken {
+            return words.mention(&tell).await.map_err(HandleError::Words);
+        }
+        match words.tell(&tell).await {
+            Err(untold @ Untold::Room(_)) => {
+                let reason = format!("{}; {}", chain(error), chain(&untold));
+                tracing::error!(reason, run = %request.run_id, "a refused request is parked");
+                self.park(request, UNTOLD, &reason).await
+            }
+            told => told.map_err(HandleError::Words),
+        }
     }
 
-    async fn follow(&self, message: &IncomingMessage, decision: Decision) -> Result<(), HandleError> {
+    async fn follow(
+        &self,
+        message: &IncomingMessage,
+        decision: Decision,
+        words: &mut Words<'_, D>,
+    ) -> Result<(), HandleError> {
         match decision {
-            Decision::Tell(words) => self.tell(&words).await,
+            Decision::Tell(tell) => words.mention(&tell).await.map_err(HandleError::Words)?,
             Decision::CallOff { of, agents } => {
                 let by = ByWhom { by: message.sender.clone(), reason: "The message was taken back.".to_owned() };
                 let trigger = requests::trigger(message, &of);
@@ -302,10 +332,6 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             }
             result => result.map_err(HandleError::Signal),
         }
-    }
-
-    async fn tell(&self, words: &Tell) {
-        tell(&self.sender, self.receiver.name(), words).await;
     }
 }
 

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use chat_bridge::adapters::{matrix::MARKER, terminal::Session};
+use chat_bridge::adapters::{
+    matrix::MARKER,
+    terminal::{Say, Session},
+};
+use futures::{FutureExt as _, StreamExt as _};
 use kit::{identity::Service, streams::StreamOptions};
-use schemas::{RunId, Trigger, signal::Delivered};
+use matrix_sdk::{room::power_levels::RoomPowerLevelChanges, ruma::RoomId};
+use schemas::{RunId, Subject, Trigger, ids::Token, signal::Delivered};
 
 use crate::{
     person::{NewRoom, Person},
@@ -15,6 +20,11 @@ use crate::{
 /// A world with one person, a room that needs mentions, and an audit room.
 async fn small_world() -> (World, Person, String, String, Log) {
     furnish(World::new(RateLimits::Off).await).await
+}
+
+/// A log that is soon full.
+fn small_log() -> StreamOptions {
+    StreamOptions { swarm_max_bytes: 2 << 20, ..StreamOptions::single_node() }
 }
 
 async fn furnish(mut world: World) -> (World, Person, String, String, Log) {
@@ -226,13 +236,80 @@ async fn what_is_written_while_the_bus_is_away_is_answered_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_nearly_full_refuses_in_the_room() {
-    let options = StreamOptions { swarm_max_bytes: 2 << 20, ..StreamOptions::single_node() };
-    let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, options).await).await;
+    let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, small_log()).await).await;
     world.fill_log(85).await;
     let question = ada.say(&room, "@lead how are you?").await.unwrap();
     let reply = ada.wait_for_reply(&room, &question, WITHIN).await.unwrap();
     assert_eq!(reply.kind, "m.notice");
     assert!(reply.text.contains("new runs are refused from 80 % on"), "{}", reply.text);
     assert!(log.runs().await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_request_is_parked_when_its_room_can_not_be_told() {
+    let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, small_log()).await).await;
+    let crews_say = |level: i64| {
+        let room = ada.client().get_room(&RoomId::parse(&room).unwrap()).unwrap();
+        let changes = RoomPowerLevelChanges { events_default: Some(level), ..RoomPowerLevelChanges::default() };
+        async move { room.apply_power_level_changes(changes).await.unwrap() }
+    };
+    crews_say(50).await;
+    world.fill_log(85).await;
+    let unheard = ada.say(&room, "@lead how are you?").await.unwrap();
+    let dead = || log.all("DEAD", schemas::subject::filter::DEAD);
+    let parked = until("it is parked", || async { dead().await.pop() }).await;
+    let letter: schemas::dead::DeadLetter = parked.decode().unwrap();
+    assert_eq!(letter.code, "refused_untold");
+    assert!(letter.reason.contains("new runs are refused from 80 % on"), "{}", letter.reason);
+    assert!(letter.reason.contains("the room could not be told"), "{}", letter.reason);
+
+    // What comes after it is not held up, and is not parked where the room can be told.
+    crews_say(0).await;
+    let heard = ada.say(&room, "@lead and now?").await.unwrap();
+    assert_eq!(ada.wait_for_reply(&room, &heard, WITHIN).await.unwrap().kind, "m.notice");
+    assert_eq!(dead().await.len(), 1);
+    assert!(log.runs().await.is_empty() && ada.thread(&room, &unheard).await.unwrap().is_empty());
+
+    // An operator finds it, and its replay is answered where it was asked.
+    let operator = world.bus.bus(Service::Nightcrew).await;
+    let replayed = kit::dead::replay(&operator, parked.sequence).await.unwrap();
+    assert!(matches!(replayed, kit::dead::Replayed::Published(_)), "{replayed:?}");
+    let reply = ada.wait_for_reply(&room, &unheard, WITHIN).await.unwrap();
+    assert!(reply.text.starts_with("answer: @lead how are you?"), "{}", reply.text);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_ends_does_not_wait_for_a_room_that_does_not_answer() {
+    let (mut world, _ada, _, _, log) = furnish(World::with_log(RateLimits::Off, small_log()).await).await;
+    world.fill_log(85).await;
+    let bus = world.bus.bus(Service::Nightcrew).await;
+    until("the bridge listens", || async {
+        let mut session = Session::open(&bus, kit::clock::uuid4()).await.unwrap();
+        session.say(kit::clock::uuid7(), "local", "hello", kit::clock::now()).await.ok()
+    })
+    .await;
+    let ask = |service: &str, what: &str| {
+        Subject::Ask(Token::try_new(service).unwrap(), Token::try_new(what).unwrap()).to_string()
+    };
+    let mut silent = bus.client().subscribe(ask("nightcrew", "silent")).await.unwrap();
+    let say = Say {
+        session: "silent".to_owned(),
+        event_id: kit::clock::uuid7().to_string(),
+        sender: "local".to_owned(),
+        thread: None,
+        earlier: Vec::new(),
+        text: "hello".to_owned(),
+        at: kit::clock::now(),
+    };
+    let say = serde_json::to_vec(&say).unwrap().into();
+    bus.client().publish(ask("chat-bridge", "say"), say).await.unwrap();
+    let tried = tokio::time::timeout(WITHIN, silent.next()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&tried.payload).contains("new runs are refused"));
+    world.stop_bridge().await;
+    // It did not try again before it ended, and what is not said is not given up: it was not heard yet.
+    assert!(silent.next().now_or_never().is_none());
+    assert!(log.all("DEAD", schemas::subject::filter::DEAD).await.is_empty() && log.runs().await.is_empty());
     world.end().await;
 }
