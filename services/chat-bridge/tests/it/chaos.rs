@@ -2,16 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::task::JoinSet;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 use crate::{
-    person::{Line, NewRoom, Person},
+    person::{NewRoom, Person},
     synapse::RateLimits,
-    world::{Room, World},
+    world::{Log, Room, World},
 };
 
 /// Messages in all, unless `NIGHTCREW_CHAOS_MESSAGES` says otherwise.
@@ -21,15 +25,53 @@ const MESSAGES: u64 = 1_000;
 /// `NIGHTCREW_CHAOS_SEED` takes another one.
 const SEED: u64 = 0x6e69_6768_7463_7265;
 
-/// Between two ends of something.
-const PEACE: std::ops::Range<u64> = 1_000..6_000;
+/// How often the bridge is ended while the messages are written, and how often the homeserver, which takes longer to come
+/// back. Each often enough that one is ended while the other is still catching up.
+const ENDS: [(Part, usize); 2] = [(Part::Bridge, 10), (Part::Synapse, 5)];
+
+/// Messages that may be written beyond the one at which something is ended: it ends while people write, and before they
+/// are done.
+const AHEAD: usize = 10;
 
 /// For all answers to arrive after the last message was sent and everything is up again.
 const SETTLE: Duration = Duration::from_mins(5);
 
+/// Between two looks at how far they are.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// A room, as the test plans it.
 const ROOMS: [(&str, &str, bool); 4] =
     [("mention", "mention", false), ("all", "all", false), ("sealed", "mention", true), ("mute", "listen", false)];
+
+/// What is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Bridge,
+    Synapse,
+}
+
+/// What is ended, and after how many messages.
+struct End {
+    after: usize,
+    what: Part,
+}
+
+/// Counts what is written, and holds writers back until what is to be ended before it was ended.
+struct Gate {
+    written: watch::Sender<usize>,
+    places: Semaphore,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { written: watch::Sender::new(0), places: Semaphore::new(AHEAD) })
+    }
+
+    /// Waits until so many messages are written.
+    async fn reached(&self, messages: usize) -> usize {
+        *self.written.subscribe().wait_for(|written| *written >= messages).await.unwrap()
+    }
+}
 
 /// What one sender writes where.
 struct Planned {
@@ -38,6 +80,9 @@ struct Planned {
     /// The agents that it has to wake.
     wakes: BTreeSet<&'static str>,
 }
+
+/// A message that was written, and the agents that it has to wake.
+type Written = (String, BTreeSet<&'static str>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_allowed_message_is_one_run_and_one_reply() {
@@ -48,7 +93,7 @@ async fn every_allowed_message_is_one_run_and_one_reply() {
     }
     let rooms = rooms(&world, &people).await;
     world.start_runner().await;
-    let mut bridge = Some(world.start_bridge_process());
+    let mut bridge = world.start_bridge_process();
     for room in &rooms {
         people[0].wait_for_member(room, &world.crew_id(), Duration::from_mins(1)).await.unwrap();
     }
@@ -56,44 +101,54 @@ async fn every_allowed_message_is_one_run_and_one_reply() {
     let seed = number("NIGHTCREW_CHAOS_SEED", SEED);
     let messages = usize::try_from(number("NIGHTCREW_CHAOS_MESSAGES", MESSAGES)).unwrap();
     let mut dice = StdRng::seed_from_u64(seed);
+    let gate = Gate::new();
     let mut senders = JoinSet::new();
     let readers = people.len();
+    let messages = messages - messages % readers;
     for (n, person) in people.into_iter().enumerate() {
         let plan = plan(&mut dice, messages / readers, n == readers - 1);
-        let rooms = rooms.clone();
-        senders.spawn(async move { (write(&person, &rooms, &plan).await, person) });
+        let (rooms, gate) = (rooms.clone(), Arc::clone(&gate));
+        senders.spawn(async move { (write(&person, &rooms, &plan, &gate).await, person) });
     }
-    let mut sent = Vec::new();
-    let mut people = Vec::new();
-    let mut ends = 0;
-    while !senders.is_empty() {
-        tokio::select! {
-            Some(done) = senders.join_next() => {
-                let (events, person) = done.unwrap();
-                sent.extend(events);
-                people.push(person);
+    let mut passed = 0;
+    for end in ends(&mut dice, messages) {
+        gate.places.add_permits(end.after - passed);
+        passed = end.after;
+        let written = gate.reached(end.after).await;
+        assert!(written < messages, "{:?} is not ended while messages are written", end.what);
+        match end.what {
+            Part::Synapse => {
+                world.synapse.kill().unwrap();
+                world.synapse.launch().await.unwrap();
             }
-            () = tokio::time::sleep(Duration::from_millis(dice.random_range(PEACE))) => {
-                ends += 1;
-                if dice.random_bool(0.3) {
-                    world.synapse.kill().unwrap();
-                    world.synapse.launch().await.unwrap();
-                } else if let Some(running) = bridge.take() {
-                    running.kill();
-                    bridge = Some(world.start_bridge_process());
-                }
+            Part::Bridge => {
+                bridge.kill();
+                bridge = world.start_bridge_process();
             }
         }
     }
-    assert!(ends >= 5, "only {ends} things were ended while {messages} messages were sent");
+    gate.places.add_permits(messages - passed);
+    let mut sent = Vec::new();
+    let mut people = Vec::new();
+    for (events, person) in senders.join_all().await {
+        sent.extend(events);
+        people.push(person);
+    }
+    assert_eq!(sent.len(), messages);
 
-    let wanted: BTreeMap<String, usize> = sent.iter().map(|(event, wakes)| (event.clone(), wakes.len())).collect();
+    let log = world.log().await;
     let is_ada = |person: &&Person| person.id().starts_with("@ada");
     let reader = people.iter().find(is_ada).unwrap();
-    let replies = settled(reader, &rooms, &wanted, &world.crew_id()).await;
+    answered(&log, &sent).await;
+    // Whatever the bridge reads again it reads before this: what it takes for new would be in the log by then.
+    for (room, _) in rooms.iter().zip(ROOMS).filter(|(_, (_, mode, _))| *mode != "listen") {
+        sent.push((reader.say(room, "@lead the last message").await.unwrap(), BTreeSet::from(["lead"])));
+    }
+    answered(&log, &sent).await;
+    world.wait_until_nothing_is_left_to_send(&log).await;
+    let mut replies = replies(reader, &rooms, &world.crew_id()).await;
 
     let mut runs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let log = world.log().await;
     for requested in log.runs().await.into_values() {
         let schemas::Trigger::Chat { event_id, .. } = requested.trigger else { panic!("{:?}", requested.trigger) };
         let agents = runs.entry(event_id).or_default();
@@ -102,15 +157,15 @@ async fn every_allowed_message_is_one_run_and_one_reply() {
     let mut wrong = Vec::new();
     for (event, wakes) in &sent {
         let run = runs.remove(event).unwrap_or_default();
-        let replied = replies.get(event).copied().unwrap_or_default();
+        let replied = replies.remove(event).unwrap_or_default();
         if replied != wakes.len() || !run.iter().eq(wakes.iter()) {
             wrong.push(format!("{event}: wakes {wakes:?}, started {run:?}, was answered {replied} times"));
         }
     }
     let dead = log.all("DEAD", schemas::subject::filter::DEAD).await;
     assert!(
-        wrong.is_empty() && runs.is_empty() && dead.is_empty(),
-        "seed {seed}, {} messages, {ends} ends:\n{}\nruns of nothing: {runs:?}\nparked: {dead:#?}\n{}",
+        wrong.is_empty() && runs.is_empty() && replies.is_empty() && dead.is_empty(),
+        "seed {seed}, {} messages:\n{}\nruns of nothing: {runs:?}\nreplies to nothing: {replies:?}\nparked: {dead:#?}\n{}",
         sent.len(),
         wrong.join("\n"),
         bridge_log(&world),
@@ -168,36 +223,45 @@ fn plan(dice: &mut StdRng, messages: usize, stranger: bool) -> Vec<Planned> {
     (0..messages).map(one).collect()
 }
 
-async fn write(person: &Person, rooms: &[String], plan: &[Planned]) -> Vec<(String, BTreeSet<&'static str>)> {
+/// What is ended when: each part as often as [`ENDS`] says, in any order, anywhere between the first messages and the
+/// last.
+fn ends(dice: &mut StdRng, messages: usize) -> Vec<End> {
+    let mut parts: Vec<Part> = ENDS.iter().flat_map(|(part, times)| std::iter::repeat_n(*part, *times)).collect();
+    parts.shuffle(dice);
+    let mut after: Vec<usize> = parts.iter().map(|_| dice.random_range(1..messages - 2 * AHEAD)).collect();
+    after.sort_unstable();
+    after.into_iter().zip(parts).map(|(after, what)| End { after, what }).collect()
+}
+
+async fn write(person: &Person, rooms: &[String], plan: &[Planned], gate: &Gate) -> Vec<Written> {
     let mut sent = Vec::new();
     for planned in plan {
+        gate.places.acquire().await.unwrap().forget();
         let event = person.say(&rooms[planned.room], &planned.text).await.unwrap();
+        gate.written.send_modify(|written| *written += 1);
         sent.push((event, planned.wakes.clone()));
     }
     sent
 }
 
-/// The number of the crew's replies to each message, once there are as many as wanted, or too many.
-async fn settled(
-    reader: &Person,
-    rooms: &[String],
-    wanted: &BTreeMap<String, usize>,
-    crew: &str,
-) -> BTreeMap<String, usize> {
+/// Waits until as many answers are delivered as the messages have to get, or for as long as that may take: what is missing
+/// or too much is shown message by message.
+async fn answered(log: &Log, sent: &[Written]) {
     let deadline = tokio::time::Instant::now() + SETTLE;
-    let total: usize = wanted.values().sum();
-    loop {
-        let mut replies: BTreeMap<String, usize> = BTreeMap::new();
-        for room in rooms {
-            let lines: Vec<Line> = reader.read(room).await.unwrap_or_default();
-            for line in lines.into_iter().filter(|line| line.sender == crew) {
-                assert_eq!(line.kind, "m.text", "the bridge had something to say: {}", line.text);
-                *replies.entry(line.thread.unwrap()).or_default() += 1;
-            }
-        }
-        if replies.values().sum::<usize>() >= total || tokio::time::Instant::now() > deadline {
-            return replies;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    let total: usize = sent.iter().map(|(_, wakes)| wakes.len()).sum();
+    while log.signals("delivered").await.len() < total && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The number of the crew's replies to each message.
+async fn replies(reader: &Person, rooms: &[String], crew: &str) -> BTreeMap<String, usize> {
+    let mut replies: BTreeMap<String, usize> = BTreeMap::new();
+    for room in rooms {
+        for line in reader.read(room).await.unwrap().into_iter().filter(|line| line.sender == crew) {
+            assert_eq!(line.kind, "m.text", "the bridge had something to say: {}", line.text);
+            *replies.entry(line.thread.unwrap()).or_default() += 1;
+        }
+    }
+    replies
 }
