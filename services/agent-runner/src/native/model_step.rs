@@ -63,6 +63,10 @@ impl Drive<'_> {
             let started = clock::now();
             let answer = prepared.call(&client, &bearer).await;
             let millis = u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(0);
+            // At once: what it was billed may have to wait for the bus.
+            if let Err(error) = &answer {
+                tracing::warn!(step, attempt, class = ?error.class, error = %error.message, "model call failed");
+            }
             let found = bills.settle(&answer, attempt).await;
             (answer, millis, found)
         };
@@ -201,7 +205,6 @@ impl Drive<'_> {
     }
 
     fn failed(&mut self, step: u32, attempt: u32, error: ModelError, billed: Option<Billed>) -> Result<(), HoldError> {
-        tracing::warn!(step, attempt, class = ?error.class, error = %error.message, "model call failed");
         let retry_after_ms = error.retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         let failed = ModelFailed {
             step,
