@@ -56,10 +56,11 @@ impl Journal {
             let appended = self.append_or_find(run, expected, &entry.outgoing).await?;
             return Ok(vec![appended.sequence]);
         }
-        let headers = entries.iter().map(headers).collect::<Result<Vec<_>, _>>()?;
         let mut retry = Retry::new();
         loop {
-            let fault = match self.publish_batch(&entries, &headers).await {
+            // Encoded anew for each try: a copy of a thousand costs as much, and there seldom is a second one.
+            let headers = entries.iter().map(headers).collect::<Result<Vec<_>, _>>()?;
+            let fault = match self.publish_batch(&entries, headers).await {
                 Ok(ack) => return Ok(sequences(ack.sequence, entries.len() - 1, entries.len())),
                 Err(fault) => fault,
             };
@@ -139,7 +140,7 @@ impl Journal {
     }
 
     /// One try. The first message's answer is waited for too: it alone says that there are too many batches.
-    async fn publish_batch(&self, entries: &[Entry], headers: &[HeaderMap]) -> Result<Ack, Fault> {
+    async fn publish_batch(&self, entries: &[Entry], headers: Vec<HeaderMap>) -> Result<Ack, Fault> {
         let _place = self.bus.batch_place().await;
         self.bus.wait_connected().await?;
         let id = Uuid::new_v4().simple().to_string();
@@ -148,16 +149,16 @@ impl Journal {
             let bytes = entry.outgoing.body.len();
             return Err(Fault::TooLarge { bytes, limit });
         }
-        let numbered = |index: usize| {
-            let mut headers = headers[index].clone();
+        let numbered = |(index, mut headers): (usize, HeaderMap)| {
             headers.insert(BATCH_ID, id.as_str());
             headers.insert(BATCH_SEQUENCE, HeaderValue::from(index + 1));
             headers
         };
-        let last = entries.len() - 1;
+        let mut numbered = headers.into_iter().enumerate().map(numbered);
+        let (first, last) = (numbered.next(), entries.len() - 1);
         let opening = async {
             let (subject, body) = wire(&entries[0]);
-            let answer = self.bus.ask(&subject, Some(numbered(0)), body).await?;
+            let answer = self.bus.ask(&subject, first, body).await?;
             // A message that is staged is acknowledged by nothing at all.
             if answer.is_empty() {
                 return Ok(());
@@ -165,12 +166,12 @@ impl Journal {
             Bus::parse_ack(&answer).map(|_| ())
         };
         let rest = async {
-            for (index, entry) in entries.iter().enumerate().take(last).skip(1) {
+            for (entry, headers) in entries[1..last].iter().zip(&mut numbered) {
                 let (subject, body) = wire(entry);
-                let sent = self.bus.client().publish_with_headers(subject, numbered(index), body);
+                let sent = self.bus.client().publish_with_headers(subject, headers, body);
                 sent.await.map_err(|error| Fault::Garbled(error.to_string()))?;
             }
-            let mut headers = numbered(last);
+            let mut headers = numbered.next().unwrap_or_default();
             headers.insert(BATCH_COMMIT, "1");
             let (subject, body) = wire(&entries[last]);
             let answer = self.bus.ask(&subject, Some(headers), body).await?;
