@@ -9,6 +9,7 @@ mod burst;
 mod crew;
 mod load;
 mod log;
+mod matrix;
 mod report;
 mod resume;
 mod step;
@@ -17,7 +18,7 @@ mod wake;
 
 use std::{process::ExitCode, time::Duration};
 
-pub(crate) use crew::only_at_the_terminal;
+pub(crate) use crew::in_the_rooms;
 use report::{Measured, Report};
 
 /// How long anything that is waited for may take: the slowest, a thousand runs in a debug build, takes a minute.
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "bench", about = "Measure what the system costs in time and memory")]
 pub struct Options {
-    /// What to measure; everything when nothing is named.
+    /// What to measure; everything but `matrix` when nothing is named.
     pub names: Vec<Name>,
     /// Print one JSON object a line instead of tables.
     #[arg(long)]
@@ -50,10 +51,13 @@ pub enum Name {
     Resume,
     /// Starting, and memory.
     Up,
+    /// Ten thousand messages in real rooms while bridge and homeserver are ended at random.
+    Matrix,
 }
 
 impl Name {
-    const ALL: [Self; 5] = [Self::Step, Self::Wake, Self::Burst, Self::Resume, Self::Up];
+    /// Those that run when none is named; the others take too long for that.
+    const USUAL: [Self; 5] = [Self::Step, Self::Wake, Self::Burst, Self::Resume, Self::Up];
 
     /// How it is called.
     const fn as_str(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Name {
             Self::Burst => "burst",
             Self::Resume => "resume",
             Self::Up => "up",
+            Self::Matrix => "matrix",
         }
     }
 }
@@ -91,7 +96,7 @@ pub fn main(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let names = if options.names.is_empty() { Name::ALL.to_vec() } else { options.names.clone() };
+    let names = if options.names.is_empty() { Name::USUAL.to_vec() } else { options.names.clone() };
     let report = Report { json: options.json };
     let mut failed = false;
     for name in names {
@@ -113,6 +118,7 @@ async fn measure(name: Name, scale: Scale) -> anyhow::Result<Vec<Measured>> {
         Name::Burst => burst::measure(scale).await,
         Name::Resume => resume::measure(scale).await,
         Name::Up => up::measure(scale).await,
+        Name::Matrix => matrix::measure(scale).await,
     }
 }
 

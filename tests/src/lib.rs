@@ -5,5 +5,6 @@ pub mod demo;
 pub mod line;
 pub mod person;
 pub mod process;
+pub mod restarts;
 pub mod rig;
 pub mod synapse;

@@ -308,7 +308,7 @@ fn project(dir: &Path, team: &str) -> anyhow::Result<Crew> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     crate::demo::copy_tree(&source.join("agents"), &dir.join("agents"))?;
     if !team.contains("  matrix:") {
-        crate::bench::only_at_the_terminal(&dir.join("agents"))?;
+        crate::bench::in_the_rooms(&dir.join("agents"), "terminal")?;
     }
     std::fs::copy(source.join("models.yaml"), dir.join("models.yaml"))?;
     std::fs::write(dir.join("team.yaml"), team)?;

@@ -1,6 +1,7 @@
 //! A crew as a person starts it: `nightcrew up` as a process of its own, which can be killed and measured.
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 use super::PATIENCE;
+use crate::restarts::{LISTEN, Room};
 
 /// The project's name.
 const PROJECT: &str = "bench";
@@ -46,15 +48,28 @@ pub(super) struct Up {
 }
 
 impl Project {
-    /// A project whose model plays `scenario`, with no state yet.
+    /// A project whose model plays `scenario`, with no state yet. Nobody but a terminal talks to it.
     pub(super) fn new(scenario: &str) -> anyhow::Result<Self> {
+        Self::with(scenario, &team(""), "terminal")
+    }
+
+    /// The same with a bot in the rooms of a homeserver.
+    pub(super) fn in_rooms(scenario: &str, chat: &Chat<'_>) -> anyhow::Result<Self> {
+        let heard = chat.rooms.iter().filter(|room| room.mode != LISTEN);
+        let names = heard.map(|room| room.name).collect::<Vec<_>>().join(", ");
+        let project = Self::with(scenario, &team(&chat.channel()), &format!("{names}, terminal"))?;
+        std::fs::write(project.dir().join(PASSWORD_FILE), chat.password)?;
+        Ok(project)
+    }
+
+    fn with(scenario: &str, team: &str, rooms: &str) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("nightcrew-bench-")?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let dir = folder.path().join("project");
         crate::demo::copy_tree(&source.join("agents"), &dir.join("agents"))?;
-        only_at_the_terminal(&dir.join("agents"))?;
+        in_the_rooms(&dir.join("agents"), rooms)?;
         std::fs::copy(source.join("models.yaml"), dir.join("models.yaml"))?;
-        std::fs::write(dir.join("team.yaml"), TEAM)?;
+        std::fs::write(dir.join("team.yaml"), team)?;
         std::fs::write(dir.join("scenario.yaml"), scenario)?;
         let repository = folder.path().join("repository");
         std::fs::create_dir_all(&repository)?;
@@ -81,18 +96,17 @@ impl Project {
 
     /// Starts the crew and returns once it is ready. No key of the person's own is used: no real model is asked.
     pub(super) async fn up(&self) -> anyhow::Result<Up> {
-        let errors = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(&self.program);
-        command
-            .args(["up", "--scenario", "scenario.yaml"])
-            .current_dir(self.dir())
-            .env("NIGHTCREW_STATE_DIR", self.state())
-            .env_remove("ANTHROPIC_API_KEY")
-            .env_remove("OPENAI_API_KEY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .kill_on_drop(true);
+        self.up_with(&[]).await
+    }
+
+    /// The same without a service, which is to run as a process of its own.
+    pub(super) async fn up_without(&self, service: &str) -> anyhow::Result<Up> {
+        self.up_with(&["--without", service]).await
+    }
+
+    async fn up_with(&self, options: &[&str]) -> anyhow::Result<Up> {
+        let mut command = self.command()?;
+        command.args(["up", "--scenario", "scenario.yaml"]).args(options).stdout(Stdio::piped());
         let began = Instant::now();
         let mut child = command.spawn().with_context(|| format!("{} can not be started", self.program.display()))?;
         let stdout = child.stdout.take().context("a child has a standard output")?;
@@ -112,6 +126,28 @@ impl Project {
             bail!("`nightcrew up` ended early: {}", said.lines().last().unwrap_or_default());
         }
         Ok(Up { child, ready_after, _lines: lines })
+    }
+
+    /// Starts a service of the crew that is up, as a process of its own.
+    pub(super) fn service(&self, name: &str) -> anyhow::Result<Child> {
+        let mut command = self.command()?;
+        command.args(["service", name]).stdout(Stdio::null());
+        command.spawn().with_context(|| format!("the service {name} can not be started"))
+    }
+
+    /// The program in the project, with no model key of the person's own.
+    fn command(&self) -> anyhow::Result<Command> {
+        let errors = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(self.dir())
+            .env("NIGHTCREW_STATE_DIR", self.state())
+            .env_remove("ANTHROPIC_API_KEY")
+            .env_remove("OPENAI_API_KEY")
+            .stdin(Stdio::null())
+            .stderr(errors)
+            .kill_on_drop(true);
+        Ok(command)
     }
 
     /// The bus of the crew that is up, as the command line.
@@ -177,13 +213,13 @@ pub(super) fn id() -> anyhow::Result<ProjectId> {
     Ok(ProjectId::try_new(PROJECT)?)
 }
 
-/// Takes the chat room out of the agents' capabilities, for a crew without a homeserver.
-pub(crate) fn only_at_the_terminal(agents: &Path) -> anyhow::Result<()> {
+/// Puts the agents into these rooms in place of those that they are in.
+pub(crate) fn in_the_rooms(agents: &Path, rooms: &str) -> anyhow::Result<()> {
     for agent in std::fs::read_dir(agents)? {
         let path = agent?.path().join("capabilities.yaml");
         if path.exists() {
             let text = std::fs::read_to_string(&path)?;
-            std::fs::write(&path, text.replace("rooms: [crew, terminal]", "rooms: [terminal]"))?;
+            std::fs::write(&path, text.replace("rooms: [crew, terminal]", &format!("rooms: [{rooms}]")))?;
         }
     }
     Ok(())
@@ -199,18 +235,55 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// The team: nobody but a terminal talks to it.
-const TEAM: &str = r#"project: bench
+/// The file with the bot's password, in the project's folder.
+const PASSWORD_FILE: &str = "matrix-password";
+
+/// Where people talk to the crew besides the terminal.
+pub(super) struct Chat<'a> {
+    /// The homeserver.
+    pub(super) homeserver: &'a str,
+    /// The bot.
+    pub(super) user: &'a str,
+    /// Its password.
+    pub(super) password: &'a str,
+    /// Who may wake the crew.
+    pub(super) allow: &'a [&'a str],
+    /// The rooms.
+    pub(super) rooms: &'a [Room],
+}
+
+impl Chat<'_> {
+    /// The channel as `team.yaml` has it.
+    fn channel(&self) -> String {
+        let Self { homeserver, user, .. } = self;
+        let allow = self.allow.iter().map(|person| format!("{person:?}")).collect::<Vec<_>>().join(", ");
+        let mut channel = format!(
+            "  matrix:\n    homeserver: {homeserver}\n    user: {user:?}\n    password_file: {PASSWORD_FILE}\n    \
+             allow: [{allow}]\n    rooms:\n"
+        );
+        for Room { name, id, mode } in self.rooms {
+            let agents = if *mode == LISTEN { "" } else { ", agents: [lead, scout], default: lead" };
+            // Writing to a string does not fail.
+            let _ = writeln!(channel, "      - {{ name: {name}, id: {id:?}, mode: {mode}{agents} }}");
+        }
+        channel
+    }
+}
+
+/// The team, which is at the terminal and in `channels`.
+fn team(channels: &str) -> String {
+    format!(
+        r#"project: {PROJECT}
 time_zone: UTC
 agents:
-  - { name: lead, description: "takes requests, hands work on and answers" }
-  - { name: scout, description: "reads and finds" }
-  - { name: coder, description: "edits, tests and commits" }
+  - {{ name: lead, description: "takes requests, hands work on and answers" }}
+  - {{ name: scout, description: "reads and finds" }}
+  - {{ name: coder, description: "edits, tests and commits" }}
 repositories:
-  nightcrew: { source: ../repository, base: main }
+  nightcrew: {{ source: ../repository, base: main }}
 channels:
-  terminal: { allow: local, agents: [lead, scout, coder], default: lead }
-limits:
+  terminal: {{ allow: local, agents: [lead, scout, coder], default: lead }}
+{channels}limits:
   max_steps: 60
   max_handoff_depth: 2
   max_handoffs: 8
@@ -218,4 +291,6 @@ limits:
   deadline: 30m
   max_tokens: 2000000
   max_messages_without_human: 20
-"#;
+"#
+    )
+}

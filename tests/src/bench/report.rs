@@ -32,6 +32,7 @@ pub(super) enum Unit {
     Seconds,
     Megabytes,
     Runs,
+    Messages,
 }
 
 /// What a figure should be.
@@ -61,6 +62,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Megabytes => "MB",
             Self::Runs => "runs",
+            Self::Messages => "messages",
         }
     }
 }

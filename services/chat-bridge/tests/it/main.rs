@@ -13,5 +13,7 @@ mod world;
 
 #[path = "../../../../tests/src/person.rs"]
 pub mod person;
+#[path = "../../../../tests/src/restarts.rs"]
+pub mod restarts;
 #[path = "../../../../tests/src/synapse.rs"]
 pub mod synapse;

@@ -31,6 +31,7 @@ use schemas::{
     subject::filter,
 };
 
+pub(crate) use crate::restarts::Room;
 use crate::{
     person::Person,
     process::BridgeProcess,
@@ -39,13 +40,6 @@ use crate::{
 
 /// Generous: the machine may build something else at the same time.
 pub(crate) const WITHIN: Duration = Duration::from_mins(1);
-
-/// A room of `team.yaml`.
-pub(crate) struct Room {
-    pub(crate) name: &'static str,
-    pub(crate) id: String,
-    pub(crate) mode: &'static str,
-}
 
 /// Everything but people and rooms.
 pub(crate) struct World {
@@ -277,6 +271,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// The bus that it is read over.
+    pub(crate) const fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// What is stored under a filter, in order.
     pub(crate) async fn all(&self, stream: &str, filter: &str) -> Vec<Stored> {
         let page = self.bus.scan_all(stream, filter, 1).await.unwrap();
