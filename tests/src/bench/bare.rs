@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_nats::{
     HeaderMap,
     jetstream::{
@@ -36,14 +36,19 @@ use crate::rig::Rig;
 pub(super) async fn publish(
     bare: &Context,
     message: &Outgoing,
-    mut headers: HeaderMap,
+    headers: HeaderMap,
     run: RunId,
     last: u64,
 ) -> anyhow::Result<u64> {
-    headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
-    headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", filter::run(run));
+    let headers = expecting(headers, run, last);
     let ack = bare.publish_with_headers(message.subject.to_string(), headers, message.body.clone()).await?;
     Ok(ack.await?.sequence)
+}
+
+fn expecting(mut headers: HeaderMap, run: RunId, last: u64) -> HeaderMap {
+    headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
+    headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", filter::run(run));
+    headers
 }
 
 /// The headers without which the crew could not read a message.
@@ -63,16 +68,43 @@ pub(super) fn decision(run: RunId) -> anyhow::Result<Outgoing> {
     Ok(Outgoing::decision(Subject::Journal(run), envelope, &decision)?)
 }
 
-/// Publishes `runs` messages as large as triggers at the same moment; gives how long each took to be in the log. They
-/// wake nobody.
-pub(super) async fn at_once(bus: &TestBus, runs: usize) -> anyhow::Result<Vec<Duration>> {
-    let bare = jetstream::new(bus.connect(Service::AgentRunner).await);
+/// Messages as large as triggers, which wake nobody.
+fn quiet(runs: usize) -> anyhow::Result<Vec<(RunId, Outgoing)>> {
     let project = ProjectId::try_new(PROJECT)?;
     let quiet = |_| {
         let (run, trigger) = load::request(&project)?;
         Ok((run, Outgoing { subject: Subject::Journal(run), ..trigger }))
     };
-    let messages = (0..runs).map(quiet).collect::<anyhow::Result<Vec<_>>>()?;
+    (0..runs).map(quiet).collect()
+}
+
+/// Publishes `runs` messages as large as triggers in one atomic batch; gives how long it took to be in the log.
+pub(super) async fn in_one_batch(bus: &TestBus, runs: usize) -> anyhow::Result<Duration> {
+    let client = bus.connect(Service::AgentRunner).await;
+    let messages = quiet(runs)?;
+    let batch = clock::uuid7().to_string();
+    let began = Instant::now();
+    for (index, (run, message)) in messages.iter().enumerate() {
+        let mut headers = expecting(envelope(message), *run, 0);
+        headers.insert("Nats-Batch-Id", batch.as_str());
+        headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+        let (subject, body) = (message.subject.to_string(), message.body.clone());
+        if index + 1 < runs {
+            client.publish_with_headers(subject, headers, body).await?;
+        } else {
+            headers.insert("Nats-Batch-Commit", "1");
+            let answer = client.request_with_headers(subject, headers, body).await?;
+            let stored: serde_json::Value = serde_json::from_slice(&answer.payload)?;
+            ensure!(stored["seq"].is_u64(), "the batch was not stored: {stored}");
+        }
+    }
+    Ok(began.elapsed())
+}
+
+/// Publishes `runs` messages as large as triggers at the same moment; gives how long each took to be in the log.
+pub(super) async fn at_once(bus: &TestBus, runs: usize) -> anyhow::Result<Vec<Duration>> {
+    let bare = jetstream::new(bus.connect(Service::AgentRunner).await);
+    let messages = quiet(runs)?;
     let began = Instant::now();
     let sent = messages.iter().map(|(run, message)| async {
         publish(&bare, message, envelope(message), *run, 0).await?;

@@ -1,6 +1,7 @@
 //! `up`: how soon a crew is ready on an empty disk, and whether its memory grows with what it has done.
 //!
-//! The floor of a start is keys and a nats-server that answers, without streams and services.
+//! The crew is in an encrypted room of a real homeserver, though what it does is asked for at the terminal. The floor of a
+//! start is keys and a nats-server that answers, without streams and services.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,20 @@ use kit::{for_test::TestBus, requester::Requester, service};
 
 use super::{
     Scale,
-    crew::{self, Project, Up},
+    crew::{self, Chat, Project, Up},
     load,
     log::Follower,
     report::{Measured, Target, Times, Unit, count},
     wake,
 };
+use crate::{
+    person::{NewRoom, Person},
+    restarts::Room,
+    synapse::{RateLimits, Synapse},
+};
+
+/// The crew's user, and the one who made its room.
+const USERS: [&str; 2] = ["crew", "ada"];
 
 /// Starts that are measured, each with a state of its own.
 const STARTS: usize = 5;
@@ -37,17 +46,26 @@ const AT_ONCE: usize = 500;
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub(super) async fn measure(scale: Scale) -> anyhow::Result<Vec<Measured>> {
+    let synapse = Synapse::start_with(RateLimits::Off).await?;
+    let [crew, ada] = USERS;
+    let (password, crew_id) = (synapse.register(crew).await?, synapse.user_id(crew));
+    let ada = Person::log_in(&synapse.url(), ada, &synapse.register(ada).await?).await?;
+    let room = NewRoom { name: "crew", encrypted: true, invite: &[&crew_id], alias: None };
+    let rooms = [Room { name: "crew", id: ada.create_room(room).await?, mode: "mention" }];
+    let (homeserver, allow) = (synapse.url(), [ada.id()]);
+    let chat = Chat { homeserver: &homeserver, user: &crew_id, password: &password, allow: &allow, rooms: &rooms };
+
     let (mut ready, mut bus_alone) = (Times::new()?, Times::new()?);
     for _ in 1..STARTS {
         let began = Instant::now();
         drop(TestBus::start().await);
         bus_alone.add(began.elapsed())?;
-        let project = Project::new(wake::SCENARIO)?;
+        let project = Project::in_rooms(wake::SCENARIO, &chat)?;
         let up = project.up().await?;
         ready.add(up.ready_after)?;
         up.stop().await?;
     }
-    let project = Project::new(wake::SCENARIO)?;
+    let project = Project::in_rooms(wake::SCENARIO, &chat)?;
     let up = project.up().await?;
     ready.add(up.ready_after)?;
     let idle = settled(&up).await?;

@@ -7,16 +7,13 @@ use serde_json::Value;
 /// Every field of a figure, in the order of the alphabet.
 const FIELDS: [&str; 9] = ["bench", "case", "floor", "met", "peer", "ratio", "target", "unit", "value"];
 
-/// The benches that need no program beside their own.
-const BENCHES: [&str; 3] = ["step", "wake", "burst"];
+/// The benches that run when none is named.
+const BENCHES: [&str; 5] = ["step", "wake", "burst", "resume", "up"];
 
 #[test]
 fn figures_are_one_object_a_line_with_every_field() {
-    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(BENCHES)
-        .args(["--quick", "--json"])
-        .output()
-        .expect("the benches run");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_bench")).args(["--quick", "--json"]).output().expect("the benches run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let text = String::from_utf8(output.stdout).expect("text");
