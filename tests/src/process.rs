@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use agent_runner::probe::{Point, Probe};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kit::{
     bus::{Bus, BusConfig},
     crew::Crew,
@@ -154,7 +155,7 @@ impl Process {
     pub async fn children(&self, wanted: impl Fn(usize) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let children = self.count_children()?;
+            let children = children_of(self.child.id(), None)?;
             if wanted(children) {
                 return Ok(());
             }
@@ -163,18 +164,6 @@ impl Process {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    }
-
-    fn count_children(&self) -> anyhow::Result<usize> {
-        let mut children = 0;
-        for entry in std::fs::read_dir("/proc")? {
-            // What is no process has no such file, and a process may end meanwhile.
-            let stat = std::fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
-            let [state, parent] = state_and_parent(&stat);
-            // One that has ended, and was not awaited yet, does nothing any more.
-            children += usize::from(parent == self.child.id().to_string() && state != "Z");
-        }
-        Ok(children)
     }
 
     /// Whether it runs still.
@@ -199,6 +188,18 @@ impl Process {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until it has ended itself at `point`, and not by anything else or anywhere else.
+    pub async fn killed_at(&mut self, point: &str) -> anyhow::Result<()> {
+        let ended = self.exited().await?;
+        let last = self.points()?.pop();
+        ensure!(
+            ended.signal() == Some(Signal::KILL.as_raw()) && last.as_deref() == Some(point),
+            "a runner should have ended itself at {point}; it ended with {ended}, at {last:?}: {}",
+            self.log()
+        );
+        Ok(())
     }
 
     /// The points that it reached.
@@ -227,6 +228,21 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many processes a process has started that run still, or those of them that are called `name`.
+pub(crate) fn children_of(pid: u32, name: Option<&str>) -> anyhow::Result<usize> {
+    let name = name.map(|name| format!("({name})"));
+    let mut children = 0;
+    for entry in std::fs::read_dir("/proc")? {
+        // What is no process has no such file, and a process may end meanwhile.
+        let stat = std::fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
+        let [state, parent] = state_and_parent(&stat);
+        let named = name.as_ref().is_none_or(|name| stat.contains(name));
+        // One that has ended, and was not awaited yet, does nothing any more.
+        children += usize::from(named && parent == pid.to_string() && state != "Z");
+    }
+    Ok(children)
 }
 
 /// `pid (name) state parent ...`; a name may hold anything but is the last thing in parentheses.

@@ -160,6 +160,17 @@ impl<B: Nats> Rig<B> {
         Ok(Runner { context })
     }
 
+    /// Starts chat-bridge with the terminal for its only channel: what runs say there is brought to whoever listens.
+    pub async fn start_bridge(&self) -> anyhow::Result<()> {
+        let mut crew = Crew::clone(&self.crew);
+        crew.channels.matrix = None;
+        let deps = chat_bridge::Deps { bus: connect(&self.bus, Service::ChatBridge).await?, crew: Arc::new(crew) };
+        let config = chat_bridge::Config { folder: self.folder.path().join("chat"), env: kit::config::Env::default() };
+        let context = self.services.child("chat-bridge");
+        self.services.spawn_vital("chat-bridge", chat_bridge::run(config, deps, context));
+        tokio::time::timeout(PATIENCE, self.services.health.until_ready()).await.context("chat-bridge is not ready")
+    }
+
     /// What a runner in a process of its own is told, with its worktrees in `disk`.
     pub fn spec(&self, disk: &str) -> anyhow::Result<Spec> {
         let runner = clock::uuid7().to_string();

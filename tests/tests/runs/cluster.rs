@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use kit::{for_test::TestCluster, journal::STREAM};
 use nightcrew_tests::{
     process::{Process, Spec},
@@ -62,6 +62,7 @@ enum Loss {
 
 async fn at_every_point(loss: Loss) {
     let mut rig = Rig::start_on(TestCluster::with_streams().await, tree::SCENARIO, TEAM).await.expect("a crew");
+    rig.start_bridge().await.expect("a bridge");
     let mut failures = Vec::new();
     for (n, point) in POINTS.into_iter().enumerate() {
         if let Err(error) = case(&mut rig, n, point, loss).await {
@@ -77,10 +78,10 @@ async fn case(rig: &mut Rig<TestCluster>, n: usize, point: &str, loss: Loss) -> 
     let points = Some(rig.folder().join(format!("points-{n}")));
     let first = Spec { points, crash_at, freeze_at, ..rig.spec(&format!("disk-{n}"))? };
     let mut first = Process::start(Path::new(RUNNER), first).await?;
-    let tree = Tree::ask(rig, n).await?;
+    let mut tree = Tree::ask(rig, n).await?;
     let mut held = 0;
     if loss == Loss::Killed {
-        first.exited().await.context("the point is reached")?;
+        first.killed_at(point).await?;
     } else {
         first.frozen().await?;
         whole(rig).await?;
@@ -97,9 +98,7 @@ async fn case(rig: &mut Rig<TestCluster>, n: usize, point: &str, loss: Loss) -> 
     if loss == Loss::Stopped {
         let before = tree.messages(rig).await?;
         first.thaw()?;
-        first.logged("letting go", held).await?;
-        ensure!(tree.messages(rig).await? == before, "a runner that had lost the run wrote to its journal");
-        tree.check(rig, 2).await.context("after the first runner went on")?;
+        tree.is_let_go_by(rig, &first, held, before).await?;
     }
     Ok(())
 }

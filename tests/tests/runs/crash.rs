@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use agent_runner::probe::Place;
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use nightcrew_tests::{
     process::{Process, Spec},
     rig::Rig,
@@ -46,7 +46,7 @@ async fn a_runner_that_was_stopped_at_any_line_can_do_nothing_more() {
 }
 
 async fn at_every_point(loss: Loss) {
-    let rig = Rig::start(tree::SCENARIO).await.expect("a crew");
+    let rig = crew().await;
     let points = clean(&rig).await.expect("a run without a loss");
     assert!(points.len() > 50, "the run passes all its gaps: {points:#?}");
     for place in Place::ALL {
@@ -55,16 +55,22 @@ async fn at_every_point(loss: Loss) {
     }
     let mut crews = vec![rig];
     for _ in 1..LANES {
-        crews.push(Rig::start(tree::SCENARIO).await.expect("a crew"));
+        crews.push(crew().await);
     }
     lanes::play(&crews, &points, async |crew, n, point| case(crew, n, point, loss).await).await;
+}
+
+async fn crew() -> Rig {
+    let rig = Rig::start(tree::SCENARIO).await.expect("a crew");
+    rig.start_bridge().await.expect("a bridge");
+    rig
 }
 
 /// A run that nothing happens to. Gives the points that it passes.
 async fn clean(rig: &Rig) -> anyhow::Result<Vec<String>> {
     let spec = Spec { points: Some(rig.folder().join("points-0")), ..rig.spec("disk-0")? };
     let runner = Process::start(Path::new(RUNNER), spec).await?;
-    let tree = Tree::ask(rig, 0).await?;
+    let mut tree = Tree::ask(rig, 0).await?;
     rig.end(tree.root).await?;
     tree.check(rig, 0).await?;
     runner.points()
@@ -77,13 +83,13 @@ async fn case(rig: &Rig, n: usize, point: &str, loss: Loss) -> anyhow::Result<()
     let points = Some(rig.folder().join(format!("points-{n}")));
     let first = Spec { points, crash_at, freeze_at, ..rig.spec(&format!("disk-{n}"))? };
     let mut first = Process::start(Path::new(RUNNER), first).await?;
-    let tree = Tree::ask(rig, n).await?;
+    let mut tree = Tree::ask(rig, n).await?;
     let mut held = 0;
     if loss == Loss::Stopped {
         first.frozen().await?;
         held = tree.held_at(rig, point).await?;
     } else {
-        first.exited().await.context("the point is reached")?;
+        first.killed_at(point).await?;
     }
     let disk = if loss == Loss::KilledWithDisk { format!("disk-{n}-other") } else { format!("disk-{n}") };
     let mut second = Process::start(Path::new(RUNNER), rig.spec(&disk)?).await?;
@@ -94,9 +100,7 @@ async fn case(rig: &Rig, n: usize, point: &str, loss: Loss) -> anyhow::Result<()
     if loss == Loss::Stopped {
         let before = tree.messages(rig).await?;
         first.thaw()?;
-        first.logged("letting go", held).await?;
-        ensure!(tree.messages(rig).await? == before, "a runner that had lost the run wrote to its journal");
-        tree.check(rig, 2).await.context("after the first runner went on")?;
+        tree.is_let_go_by(rig, &first, held, before).await?;
     }
     Ok(())
 }

@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use nightcrew_tests::rig::{Nats, Rig};
+use chat_bridge::adapters::terminal::Session;
+use futures::FutureExt as _;
+use kit::{clock, journal::STREAM};
+use nightcrew_tests::{
+    process::Process,
+    rig::{Nats, PATIENCE, Rig},
+};
 use rehearsal::Outcome;
 use schemas::{
-    RunEvent, RunId,
+    RunEvent, RunId, Signal,
     call::{CallOutcome, ModelCall},
-    event::{Finished, ToolOutcome},
+    event::{Finished, Requested, ToolOutcome},
+    subject::filter,
 };
 
 /// The run's model, by steps and never by what tools returned: a call that was lost changes nothing of what is said.
@@ -55,14 +62,25 @@ pub(crate) struct Tree {
     pub(crate) root: RunId,
     n: usize,
     seen: u64,
+    /// Where a person waits for the answer.
+    session: Session,
+    /// What the person has heard.
+    heard: Vec<String>,
 }
 
 impl Tree {
-    /// Asks for the run of case `n`. No other run may be asked for on this rig until it is checked.
+    /// Asks for the run of case `n`, which answers through a real chat-bridge. No other run may be asked for on this rig
+    /// until it is checked.
     pub(crate) async fn ask<B: Nats>(rig: &Rig<B>, n: usize) -> anyhow::Result<Self> {
         let seen = rig.rehearsal.requests(u64::MAX).seen;
-        let root = rig.ask("lead", &format!("Please do case {n}.")).await?;
-        Ok(Self { root, n, seen })
+        let session = Session::open(&rig.client, clock::uuid7()).await?;
+        let answer_here = |request: &mut Requested| {
+            if let Some(reply_to) = &mut request.reply_to {
+                session.room().clone_into(&mut reply_to.room);
+            }
+        };
+        let root = rig.ask_with("lead", &format!("Please do case {n}."), answer_here).await?;
+        Ok(Self { root, n, seen, session, heard: Vec::new() })
     }
 
     /// The sequences of the journals' messages.
@@ -87,7 +105,7 @@ impl Tree {
     }
 
     /// How the run ended is the same in every case; its runs were taken `extra` times more than needed at most.
-    pub(crate) async fn check<B: Nats>(&self, rig: &Rig<B>, extra: usize) -> anyhow::Result<()> {
+    pub(crate) async fn check<B: Nats>(&mut self, rig: &Rig<B>, extra: usize) -> anyhow::Result<()> {
         let events = rig.events(self.root).await?;
         let Some(RunEvent::Finished(Finished { answer, totals })) = events.last() else {
             anyhow::bail!("the run ended otherwise: {:?}", events.last());
@@ -95,6 +113,7 @@ impl Tree {
         ensure!(answer.preview() == format!("Case {} is written.", self.n), "another answer: {answer:?}");
         ensure!(totals.model_calls as usize == CALLS, "the run counts {} model calls", totals.model_calls);
         ensure!(count(&events, "message_sent") == 1, "the reply is one message");
+        self.heard_once(rig).await?;
         let runs = runs(rig, self.root).await?;
         let [_, child] = runs[..] else { anyhow::bail!("one child, not {runs:?}") };
         ensure!(count(&events, "child_ended") == 1, "a child ends once");
@@ -106,6 +125,39 @@ impl Tree {
         ensure!(resumed <= 1 + extra, "the runs were resumed {resumed} times");
         self.paid_once(rig, &runs).await?;
         acted_once(rig, &events_of_child, child)
+    }
+
+    /// A runner that had lost the run says so once it can go on, and changes nothing of what stood in the journals `before`.
+    pub(crate) async fn is_let_go_by<B: Nats>(
+        &mut self,
+        rig: &Rig<B>,
+        runner: &Process,
+        held: usize,
+        before: Vec<u64>,
+    ) -> anyhow::Result<()> {
+        runner.logged("letting go", held).await?;
+        ensure!(self.messages(rig).await? == before, "a runner that had lost the run wrote to its journal");
+        self.check(rig, 2).await.context("after a runner that had lost the run went on")
+    }
+
+    /// The person heard the answer, once, and the log says so.
+    async fn heard_once<B: Nats>(&mut self, rig: &Rig<B>) -> anyhow::Result<()> {
+        if self.heard.is_empty() {
+            let said = tokio::time::timeout(PATIENCE, self.session.next()).await.context("the person hears nothing")?;
+            self.heard.push(said.context("the session is over")?.text);
+        }
+        let delivered = rig.until("the answer is delivered", || async {
+            let delivered = delivered(rig, self.root).await.ok()?;
+            (!delivered.is_empty()).then_some(delivered)
+        });
+        let delivered = delivered.await?;
+        while let Some(said) = self.session.next().now_or_never() {
+            self.heard.push(said.context("the session is over")?.text);
+        }
+        let answer = format!("Case {} is written.", self.n);
+        ensure!(self.heard.len() == 1 && self.heard[0].starts_with(&answer), "the person heard {:?}", self.heard);
+        ensure!(delivered.len() == 1 && delivered[0] != "unattended", "the log has it delivered as {delivered:?}");
+        Ok(())
     }
 
     /// Each call was answered once by the model, and is in the log once.
@@ -140,6 +192,17 @@ pub(crate) async fn runs<B: Nats>(rig: &Rig<B>, root: RunId) -> anyhow::Result<V
         }
     }
     Ok(runs)
+}
+
+/// As what the channel knows the messages of a run that were delivered.
+async fn delivered<B: Nats>(rig: &Rig<B>, run: RunId) -> anyhow::Result<Vec<String>> {
+    let mut delivered = Vec::new();
+    for message in rig.client.scan_all(STREAM, &filter::signals_of(run), 1).await? {
+        if let Signal::Delivered(told) = message.stored()?.decode()? {
+            delivered.push(told.external_id);
+        }
+    }
+    Ok(delivered)
 }
 
 fn count(events: &[RunEvent], kind: &str) -> usize {
