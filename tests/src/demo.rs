@@ -107,7 +107,9 @@ async fn play(options: &Options, folder: &Path) -> anyhow::Result<()> {
         tell(&crew.hints(root));
         kit::service::until_signal().await;
     }
-    crew.stop().await
+    crew.stop().await?;
+    // Nobody is left who could say anything more.
+    checks::answered_once(&stage, &asked).await
 }
 
 /// What comes of the person's request.
@@ -126,11 +128,13 @@ async fn story(stage: &Stage, crew: &mut Crew, log: &mut Follower) -> anyhow::Re
     handoff(log, "lead", "scout").await?;
     let asks = |seen: &Seen| matches!(&seen.event, RunEvent::ModelCalled(call) if call.step == 2);
     let killed = log.wait("scout calls its model", |seen| seen.is_of("scout") && asks(seen)).await?;
+    crew.wait_until_asked("scout", 2).await?;
     accident(crew, log, killed.run_id, "scout's model call 2 is in flight").await?;
     tell("another runner has taken over: the call is made again, and an answer that was given would not be paid twice");
     handoff(log, "lead", "coder").await?;
     let runs = |seen: &Seen| matches!(&seen.event, RunEvent::ToolCalled(ToolCalled { tool, .. }) if tool == "shell");
     let in_tool = log.wait("coder runs the tests", |seen| seen.is_of("coder") && runs(seen)).await?;
+    crew.wait_until_sandboxed().await?;
     accident(crew, log, in_tool.run_id, "coder's shell command runs").await?;
     tell("another runner has taken over; the lost command is shown to the model as uncertain");
     log.wait("coder commits", |seen| matches!(seen.event, RunEvent::CodeCommitted(_))).await?;

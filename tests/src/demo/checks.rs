@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kit::bus::{Bus, ConnectError};
 use owo_colors::{OwoColorize as _, Stream};
 use schemas::{
@@ -144,8 +144,7 @@ impl Checks {
     }
 
     async fn room(&mut self, stage: &Stage, root: RunId, answer: &Line, asked: &str) -> anyhow::Result<()> {
-        let thread = stage.person.thread(&stage.room, asked).await?;
-        let answers = thread.iter().filter(|line| line.sender == stage.bot).count();
+        let answers = answers(stage, asked).await?;
         let footer = answer.text.contains(&root.to_string()) || answer.text.contains(&root.short());
         self.claim(
             "P1",
@@ -210,6 +209,18 @@ impl Checks {
         }
         Ok(())
     }
+}
+
+/// Fails when the thread of a request has not one answer.
+pub(crate) async fn answered_once(stage: &Stage, asked: &str) -> anyhow::Result<()> {
+    let answers = answers(stage, asked).await?;
+    ensure!(answers == 1, "the crew ended, and {answers} answers are in the thread");
+    Ok(())
+}
+
+async fn answers(stage: &Stage, asked: &str) -> anyhow::Result<usize> {
+    let thread = stage.person.thread(&stage.room, asked).await?;
+    Ok(thread.iter().filter(|line| line.sender == stage.bot).count())
 }
 
 fn count(log: &Follower, wanted: impl Fn(&Seen) -> bool) -> usize {

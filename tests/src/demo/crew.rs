@@ -1,12 +1,13 @@
 //! The crew's processes: `nightcrew up` with everything but the runner, and the runner that is killed.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use kit::{
     bus::BusConfig,
     identity::{Identity, Service},
 };
+use rehearsal::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 use schemas::{ProjectId, RunId};
 use tokio::{
@@ -15,6 +16,10 @@ use tokio::{
 };
 
 use super::{PATIENCE, stage::Stage, tell};
+use crate::process::children_of;
+
+/// Between two looks at what the crew is at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The processes of the crew.
 pub(crate) struct Crew {
@@ -70,6 +75,30 @@ impl Crew {
         runner.kill().await.context("the runner can not be killed")
     }
 
+    /// Waits until the rehearsal model is at work on a request of an agent's step.
+    pub(crate) async fn wait_until_asked(&self, agent: &str, step: u32) -> anyhow::Result<()> {
+        let url = format!("{}/rehearsal/requests", self.endpoint("rehearsal_url")?);
+        let client = reqwest::Client::new();
+        until(&format!("the model is asked by {agent}"), async || {
+            let requests: rehearsal::Requests = client.get(&url).send().await?.error_for_status()?.json().await?;
+            let asked = |request: &rehearsal::Record| {
+                request.agent.as_deref() == Some(agent)
+                    && request.step == step
+                    && request.outcome == Outcome::InProgress
+            };
+            Ok(requests.requests.iter().any(asked))
+        })
+        .await
+    }
+
+    /// Waits until a command runs in the runner's sandbox.
+    pub(crate) async fn wait_until_sandboxed(&self) -> anyhow::Result<()> {
+        /// What the kernel calls a sandbox.
+        const SANDBOX: &str = "bwrap";
+        let runner = self.runner.as_ref().and_then(Child::id).context("a runner is up")?;
+        until("a command runs in the sandbox", async || Ok(children_of(runner, Some(SANDBOX))? > 0)).await
+    }
+
     /// `nightcrew timeline RUN --tree`, as a person reads it.
     pub(crate) async fn timeline(&self, run: RunId) -> anyhow::Result<String> {
         self.ask(&["timeline", &run.to_string(), "--tree"]).await
@@ -123,6 +152,17 @@ impl Crew {
         }
         Ok(())
     }
+}
+
+/// Waits until `look` says yes.
+async fn until(what: &str, look: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let looks = async {
+        while !look().await? {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, looks).await.with_context(|| format!("it did not happen in time: {what}"))?
 }
 
 /// The program: the copy that `justw` made, or the one beside this one.
