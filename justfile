@@ -27,7 +27,7 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
 
-# Measure speed and size: bench [step wake burst resume up] [--json]
+# Measure speed and size: bench [step wake burst resume up matrix] [--json] (matrix only when it is named)
 bench *ARGS:
     cargo build --release --bin nightcrew --bin bench
     @tests/tools/with nats-server synapse bubblewrap -- "$CARGO_TARGET_DIR/release/bench" "$@"
@@ -37,10 +37,10 @@ up *ARGS:
     cargo build --release --bin nightcrew
     @tests/tools/with nats-server bubblewrap -- tests/tools/run-copy release nightcrew -- up "$@"
 
-# Put `nightcrew` beside cargo, for other terminals and projects of your own
+# Put `nightcrew` beside cargo, and nats-server where there is none, for other terminals and projects of your own
 install:
     cargo build --release --bin nightcrew
-    install -D -m 755 "$CARGO_TARGET_DIR/release/nightcrew" "${CARGO_HOME:-$HOME/.cargo}/bin/nightcrew"
+    @tests/tools/with nats-server bubblewrap -- tests/tools/install "${CARGO_HOME:-$HOME/.cargo}/bin"
 
 # Remove all that ./justw keeps for every clone: tools, cargo's target folder, copies of binaries
 clean:
