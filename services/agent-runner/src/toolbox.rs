@@ -391,7 +391,7 @@ impl Inner {
     async fn is_held(&self, epoch: u64) -> bool {
         loop {
             match self.since(epoch).await {
-                Ok(Some(since)) => return !since.iter().any(|message| message.opens_epoch() || message.is_end()),
+                Ok(Some(since)) => return !since.iter().any(is_taken_by),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = %chain(&error), "who holds the run can not be seen now"),
             }
@@ -422,6 +422,12 @@ impl Inner {
             tokio::time::sleep(STORE_RETRY).await;
         }
     }
+}
+
+/// Whether a run is nobody's, or somebody else's, from this message on. Of an archived run no other is left than the last:
+/// whoever slept through its end and its archive sees neither its successor nor the end.
+fn is_taken_by(message: &Stored) -> bool {
+    message.opens_epoch() || message.is_end() || message.has("archived")
 }
 
 fn saved(worktree: &Worktree, call: &ToolCalled, snapshot: &Snapshot, bundle: BlobRef) -> WorktreeSaved {

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod again;
+mod archived;
 mod billing;
 mod breakers;
 mod cluster;

@@ -248,7 +248,7 @@ fn acted_once<B: Nats>(rig: &Rig<B>, child: &[RunEvent], run: RunId) -> anyhow::
     Ok(())
 }
 
-fn git<B: Nats>(rig: &Rig<B>, args: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn git<B: Nats>(rig: &Rig<B>, args: &[&str]) -> anyhow::Result<String> {
     let output = std::process::Command::new("git").args(args).current_dir(rig.repository()).output()?;
     ensure!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
