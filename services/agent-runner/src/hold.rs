@@ -7,6 +7,7 @@
 //! When another runner has appended, the append is refused and the hold is [`HoldError::Lost`]: from then on this
 //! process neither writes nor acts for the run, and abandons its wake without ack or nak.
 
+mod buffer;
 mod wire;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::{
     run::{Command, Corrupt, End, Illegal, Phase, RunState, decide},
 };
 
+use buffer::Buffer;
 use wire::{Wire, WireError};
 
 /// Pause between tries of an append while the bus is away. The journal waits for the bus: nothing may happen meanwhile.
@@ -74,8 +76,7 @@ impl From<WireError> for HoldError {
 pub struct Held {
     state: RunState,
     appender: Appender,
-    buffer: Vec<RunEvent>,
-    children: Vec<(RunId, Requested)>,
+    buffer: Buffer,
     epoch: u64,
     probe: Probe,
     shutdown: CancellationToken,
@@ -84,7 +85,7 @@ pub struct Held {
 impl Held {
     /// A run whose journal was folded into `state`. It is held once a `Take` is flushed.
     pub fn new(state: RunState, appender: Appender, probe: Probe, shutdown: CancellationToken) -> Self {
-        Self { state, appender, buffer: Vec::new(), children: Vec::new(), epoch: 0, probe, shutdown }
+        Self { state, appender, buffer: Buffer::default(), epoch: 0, probe, shutdown }
     }
 
     /// The run's state, with what waits in the buffer.
@@ -109,19 +110,22 @@ impl Held {
 
     /// Whether everything decided is in the log.
     pub fn is_flushed(&self) -> bool {
-        self.buffer.is_empty()
+        self.buffer.before.is_none()
     }
 
     /// Goes on from the saved state that the run's request names.
     pub fn go_on_from(&mut self, saved: &SavedState) {
         self.state.go_on_from(saved);
+        if let Some(before) = &mut self.buffer.before {
+            before.go_on_from(saved);
+        }
     }
 
     /// Decides, and keeps the events for the next flush.
     pub fn decide(&mut self, command: Command) -> Result<(), HoldError> {
         let (after, events) = decide(&self.state, command)?;
-        self.state = after;
-        self.buffer.extend(events);
+        let before = std::mem::replace(&mut self.state, after);
+        self.buffer.push(before, events);
         Ok(())
     }
 
@@ -129,41 +133,83 @@ impl Held {
     pub fn hand_off(&mut self, handed: HandedOff, requested: Requested) -> Result<(), HoldError> {
         let child = handed.child_run_id;
         self.decide(Command::HandOff(handed))?;
-        self.children.push((child, requested));
+        self.buffer.children.push((child, requested));
         Ok(())
     }
 
     /// Puts what was decided into the log. Does nothing when there is nothing.
     ///
     /// The end of a run goes where its reply goes, with the parent's `child_ended` and the children's `cancel` in the
-    /// same atomic batch; so does a handoff with the first message of the child.
+    /// same atomic batch; so does a handoff with the first message of the child. What is too large for one message is put
+    /// decision by decision, and a run of which one alone is too large ends: whoever calls this must look whether it did.
     pub async fn flush(&mut self) -> Result<(), HoldError> {
-        if self.buffer.is_empty() {
+        let Buffer { before: Some(before), events, lengths, children } = std::mem::take(&mut self.buffer) else {
             return Ok(());
-        }
-        let decision = Decision { events: std::mem::take(&mut self.buffer) };
-        let children = std::mem::take(&mut self.children);
-        match self.put(decision, children).await {
-            Err(HoldError::Append(error @ AppendError::TooLarge { .. })) if !self.has_ended() => {
-                tracing::error!(error = %chain(&error), "a decision does not fit into a message: the run ends");
-                let message = "what the last step came to does not fit into the run's journal".to_owned();
-                let (after, events) =
-                    decide(&self.state, Command::End(End::Fail(FailReason::JournalFull, message), clock::now()))?;
-                self.state = after;
-                self.put(Decision { events }, Vec::new()).await
+        };
+        let all = Decision { events };
+        match self.put(&all, &children).await {
+            Err(HoldError::Append(AppendError::TooLarge { bytes, .. })) => {
+                tracing::info!(bytes, decisions = lengths.len(), "too much for one message: one by one");
+                self.state = before;
+                self.put_apart(buffer::apart(all.events, &lengths), &children).await
             }
             put => put,
         }
     }
 
-    async fn put(&mut self, decision: Decision, children: Vec<(RunId, Requested)>) -> Result<(), HoldError> {
+    /// Puts decisions into messages of their own. Each is applied as it is put, for what is not put did not happen.
+    async fn put_apart(&mut self, decisions: Vec<Decision>, children: &[(RunId, Requested)]) -> Result<(), HoldError> {
+        let mut decisions = decisions.into_iter();
+        while let Some(decision) = decisions.next() {
+            let before = self.state.clone();
+            for event in &decision.events {
+                self.state.apply(event)?;
+            }
+            match self.put(&decision, &buffer::of(children, &decision)).await {
+                Err(HoldError::Append(error @ AppendError::TooLarge { .. })) => {
+                    tracing::error!(error = %chain(&error), "a decision does not fit into a message: the run ends");
+                    self.state = before;
+                    let dropped = [decision].into_iter().chain(decisions).collect::<Vec<_>>();
+                    return self.end_without(&dropped).await;
+                }
+                put => put?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the run, as was decided or else because of them, without decisions that do not fit into its journal. What a
+    /// model was paid for an answer among them is kept.
+    async fn end_without(&mut self, dropped: &[Decision]) -> Result<(), HoldError> {
+        let mut kept = Vec::new();
+        for failed in buffer::unkept_answers(dropped, &self.state) {
+            let (after, events) = decide(&self.state, Command::ModelFail(failed))?;
+            self.state = after;
+            kept.extend(events);
+        }
+        if let Some(end) = buffer::other_end(dropped) {
+            for event in &end.events {
+                self.state.apply(event)?;
+            }
+            kept.extend(end.events.iter().cloned());
+        } else {
+            let message = "what the last step came to does not fit into the run's journal".to_owned();
+            let (after, events) =
+                decide(&self.state, Command::End(End::Fail(FailReason::JournalFull, message), clock::now()))?;
+            self.state = after;
+            kept.extend(events);
+        }
+        self.put(&Decision { events: kept }, &[]).await
+    }
+
+    async fn put(&mut self, decision: &Decision, children: &[(RunId, Requested)]) -> Result<(), HoldError> {
         let id = EventId::new(clock::uuid7().to_string());
         let wire = Wire { state: &self.state, id: &id, now: clock::now() };
-        let message = wire.decision(&decision)?;
+        let message = wire.decision(decision)?;
         let bytes = message.body.len() as u64;
-        let mut others = wire.signals(&decision)?;
+        let mut others = wire.signals(decision)?;
         for (child, requested) in children {
-            others.push(wire.child(child, requested)?);
+            others.push(wire.child(*child, requested.clone())?);
         }
         let kinds = decision.kinds();
         self.probe.at(self.run_id(), self.agent(), Place::BeforeAppend, &kinds);

@@ -127,9 +127,10 @@ impl<'a> Drive<'a> {
                 Action::CallTools(asked) => self.call_tools(asked).await?,
                 Action::Recover(lost) => self.recover(lost).await?,
                 Action::AwaitTools => {
-                    self.flush().await?;
-                    let nudge = self.nudge(None).await?;
-                    self.on(nudge)?;
+                    if self.flush().await? {
+                        let nudge = self.nudge(None).await?;
+                        self.on(nudge)?;
+                    }
                 }
                 Action::Wait(reason) => return self.wait(reason).await,
                 Action::Finish => {
@@ -141,11 +142,21 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Puts what was decided into the log, then tells those whose signals are in it.
-    async fn flush(&mut self) -> Result<(), HoldError> {
+    /// Puts what was decided into the log, then tells those whose signals are in it. False when the run has ended, also
+    /// because the log could not take what was decided: then nothing more may be done.
+    async fn flush(&mut self) -> Result<bool, HoldError> {
         self.held.flush().await?;
         self.tell_taken();
-        Ok(())
+        let goes_on = !self.held.has_ended();
+        if !goes_on {
+            self.end_tools();
+        }
+        Ok(goes_on)
+    }
+
+    fn end_tools(&mut self) {
+        self.running.clear();
+        self.cancel.cancel();
     }
 
     fn tell_taken(&mut self) {
@@ -225,8 +236,8 @@ impl<'a> Drive<'a> {
             Standing::Stopped(by) if self.running.is_empty() => self.end(End::Kill(by))?,
             Standing::Paused(_) if self.running.is_empty() && !self.is_late() && !self.waits_for_children() => {
                 self.held.decide(Command::Wait(WaitReason::Pause, Some(self.held.state().request().deadline)))?;
-                self.flush().await?;
-                return Ok(Some(Release::Paused));
+                let goes_on = self.flush().await?;
+                return Ok(Some(if goes_on { Release::Paused } else { Release::Ended }));
             }
             Standing::Free | Standing::Stopped(_) | Standing::Paused(_) => {}
         }
@@ -243,8 +254,7 @@ impl<'a> Drive<'a> {
     }
 
     fn end(&mut self, end: End) -> Result<(), HoldError> {
-        self.running.clear();
-        self.cancel.cancel();
+        self.end_tools();
         self.held.decide(Command::End(end, clock::now()))
     }
 
@@ -274,7 +284,9 @@ impl<'a> Drive<'a> {
         self.runtime.wake_at(self.held.run_id(), deadline).await?;
         self.runtime.probe.at(self.held.run_id(), self.held.agent(), Place::AfterSchedule, "wait");
         self.held.decide(Command::Wait(reason, Some(deadline)))?;
-        self.flush().await?;
+        if !self.flush().await? {
+            return Ok(Release::Ended);
+        }
         debug_assert_eq!(self.held.state().phase(), Phase::Waiting(reason));
         Ok(Release::Waiting)
     }

@@ -46,7 +46,9 @@ impl Drive<'_> {
         let (input_tokens, output_tokens) = (called.input_estimate, prepared.max_output_tokens);
         let worst = Usage { input_tokens, output_tokens, ..Usage::default() };
         self.held.decide(Command::CallModel(called))?;
-        self.flush().await?;
+        if !self.flush().await? {
+            return Ok(());
+        }
         let bearer = match self.bearer().await {
             Ok(bearer) => bearer,
             Err(error) => {
@@ -100,7 +102,9 @@ impl Drive<'_> {
         let deadline = self.held.state().request().deadline;
         let until = (clock::now() + Duration::from_millis(wait_ms)).min(deadline);
         while clock::now() < until {
-            self.flush().await?;
+            if !self.flush().await? {
+                return Ok(false);
+            }
             let nudge = self.nudge(Some(until)).await?;
             self.on(nudge)?;
             let free = matches!(self.controls.borrow().of(self.held.agent()), Standing::Free);
@@ -128,10 +132,9 @@ impl Drive<'_> {
             if self.must_end() && self.obey().await?.is_some() {
                 return Ok(None);
             }
-            if self.held.has_ended() {
+            if self.held.has_ended() || !self.flush().await? {
                 return Ok(None);
             }
-            self.flush().await?;
         }
     }
 

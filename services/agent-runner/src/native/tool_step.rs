@@ -44,9 +44,10 @@ impl Drive<'_> {
                 return Ok(());
             }
         }
-        self.flush().await?;
-        for call in to_start {
-            self.start(call);
+        if self.flush().await? {
+            for call in to_start {
+                self.start(call);
+            }
         }
         Ok(())
     }
@@ -64,9 +65,10 @@ impl Drive<'_> {
                 self.refuse(&call.call_id, ToolOutcome::Uncertain, UNCERTAIN)?;
             }
         }
-        self.flush().await?;
-        for call in to_start {
-            self.start(call);
+        if self.flush().await? {
+            for call in to_start {
+                self.start(call);
+            }
         }
         Ok(())
     }
@@ -132,8 +134,7 @@ impl Drive<'_> {
             limits::refuses_handoff(state, &self.runtime.limits, colleague.as_str(), &arguments.task)
         {
             // Children of this step are called off by the end, so they must be there.
-            self.flush().await?;
-            return self.end(End::Fail(reason, message));
+            return if self.flush().await? { self.end(End::Fail(reason, message)) } else { Ok(()) };
         }
         let (child, requested) = self.child(index, &call_id, colleague, arguments).await;
         let handed =

@@ -1,6 +1,7 @@
 //! Tests of the runner against its public interface.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod hold;
 mod model;
 mod run_invariants;
 mod run_progress;
