@@ -120,10 +120,85 @@ pub(crate) trait Reader: Send {
     fn finish(self: Box<Self>) -> Result<ModelAnswer, ModelError>;
 }
 
-/// The arguments of a tool call from the text that was streamed; an empty text is an empty object.
-pub(crate) fn arguments(text: &str) -> Result<serde_json::Value, ModelError> {
+/// The arguments of a tool call from the text that was streamed; an empty text is an empty object. So is one that was cut at
+/// the limit of the answer: what is left of it is not what the model meant, and no repeat of the call brings more.
+pub(crate) fn arguments(text: &str, cut: bool) -> Result<serde_json::Value, ModelError> {
     if text.trim().is_empty() {
         return Ok(serde_json::json!({}));
     }
-    serde_json::from_str(text).map_err(|error| ModelError::malformed(format!("arguments of a tool call: {error}")))
+    match serde_json::from_str(text) {
+        Ok(arguments) => Ok(arguments),
+        Err(_) if cut => Ok(serde_json::json!({})),
+        Err(error) => Err(ModelError::malformed(format!("arguments of a tool call: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is made of a stream of Anthropic's that calls a tool twice, with these arguments, and then stops.
+    fn anthropic(first: &str, last: &str, stop: &str) -> Result<ModelAnswer, ModelError> {
+        let mut stream = Box::<anthropic::Stream>::default();
+        for (index, text) in [first, last].into_iter().enumerate() {
+            let block = json!({ "type": "tool_use", "id": index.to_string(), "name": "write", "input": {} });
+            let delta = json!({ "type": "input_json_delta", "partial_json": text });
+            for event in [
+                json!({ "type": "content_block_start", "index": index, "content_block": block }),
+                json!({ "type": "content_block_delta", "index": index, "delta": delta }),
+            ] {
+                stream.event("", &event.to_string())?;
+            }
+        }
+        let delta = json!({ "stop_reason": if stop == "length" { "max_tokens" } else { "tool_use" } });
+        stream.event("", &json!({ "type": "message_delta", "delta": delta }).to_string())?;
+        stream.event("", &json!({ "type": "message_stop" }).to_string())?;
+        stream.finish()
+    }
+
+    /// The same of OpenAI's.
+    fn openai(first: &str, last: &str, stop: &str) -> Result<ModelAnswer, ModelError> {
+        let mut stream = Box::<openai::Stream>::default();
+        for (index, text) in [first, last].into_iter().enumerate() {
+            let function = json!({ "name": "write", "arguments": text });
+            let call = json!({ "index": index, "id": index.to_string(), "function": function });
+            stream.event("", &json!({ "choices": [{ "delta": { "tool_calls": [call] } }] }).to_string())?;
+        }
+        stream.event("", &json!({ "choices": [{ "delta": {}, "finish_reason": stop }] }).to_string())?;
+        stream.finish()
+    }
+
+    fn inputs(answer: ModelAnswer) -> Vec<serde_json::Value> {
+        let inputs = answer.content.into_iter().filter_map(|block| match block {
+            Block::ToolUse { input, .. } => Some(input),
+            _ => None,
+        });
+        inputs.collect()
+    }
+
+    #[test]
+    fn a_call_that_was_cut_at_the_limit_has_no_arguments() {
+        let (whole, cut) = (r#"{"path": "a"}"#, r#"{"path": "b", "content": "on"#);
+        for read in [anthropic, openai] {
+            assert_eq!(inputs(read(whole, cut, "length").unwrap()), [json!({ "path": "a" }), json!({})]);
+            assert_eq!(inputs(read(whole, whole, "length").unwrap()), [json!({ "path": "a" }), json!({ "path": "a" })]);
+            for (first, last, stop) in [(whole, cut, "tool_calls"), (cut, whole, "length")] {
+                let error = read(first, last, stop).unwrap_err();
+                assert_eq!(error.class, ModelErrorClass::Malformed, "nothing cut these: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn calls_beyond_the_most_that_are_read_are_not_dropped_silently() {
+        let mut stream = openai::Stream::default();
+        let call = |index| {
+            let call = json!({ "index": index, "id": "c", "function": { "name": "read", "arguments": "{}" } });
+            json!({ "choices": [{ "delta": { "tool_calls": [call] } }] }).to_string()
+        };
+        assert!(stream.event("", &call(127)).is_ok());
+        assert_eq!(stream.event("", &call(128)).unwrap_err().class, ModelErrorClass::Malformed);
+    }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod controls;
 mod crash;
 mod cut;
+mod cut_answers;
 mod explained;
 mod files;
 mod full;

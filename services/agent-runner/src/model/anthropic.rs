@@ -105,7 +105,10 @@ impl Reader for Stream {
         let (true, Some(stop)) = (self.ended, self.stop) else {
             return Err(ModelError::interrupted("no message_stop came"));
         };
-        let content = self.blocks.into_iter().map(Open::close).collect::<Result<Vec<_>, _>>()?;
+        let last = self.blocks.len().saturating_sub(1);
+        let blocks = self.blocks.into_iter().enumerate();
+        let content = blocks.map(|(index, open)| open.close(stop == StopReason::MaxTokens && index == last));
+        let content = content.collect::<Result<Vec<_>, _>>()?;
         let usage = (self.counted == (true, true)).then_some(self.usage);
         Ok(ModelAnswer { model: self.model, content, stop, usage })
     }
@@ -150,10 +153,11 @@ impl Stream {
 }
 
 impl Open {
-    fn close(self) -> Result<Block, ModelError> {
+    /// The block, of which the answer's limit may have `cut` the rest.
+    fn close(self, cut: bool) -> Result<Block, ModelError> {
         match self.block {
             Block::ToolUse { id, name, input } if !self.json.is_empty() || !input.is_object() => {
-                Ok(Block::ToolUse { id, name, input: arguments(&self.json)? })
+                Ok(Block::ToolUse { id, name, input: arguments(&self.json, cut)? })
             }
             block => Ok(block),
         }

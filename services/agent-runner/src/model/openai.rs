@@ -107,7 +107,7 @@ impl Reader for Stream {
         let choice = &value["choices"][0];
         self.text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
         for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
-            self.call(call);
+            self.call(call)?;
         }
         if let Some(reason) = choice["finish_reason"].as_str() {
             self.stop = Some(stop_reason(reason));
@@ -123,8 +123,10 @@ impl Reader for Stream {
         if !self.text.is_empty() {
             content.push(Block::Text { text: self.text });
         }
-        for call in self.calls {
-            content.push(Block::ToolUse { id: call.id, name: call.name, input: arguments(&call.arguments)? });
+        let last = self.calls.len().saturating_sub(1);
+        for (index, call) in self.calls.into_iter().enumerate() {
+            let cut = stop == StopReason::MaxTokens && index == last;
+            content.push(Block::ToolUse { id: call.id, name: call.name, input: arguments(&call.arguments, cut)? });
         }
         Ok(ModelAnswer { model: self.model, content, stop, usage: self.usage })
     }
@@ -143,12 +145,12 @@ impl Stream {
         });
     }
 
-    fn call(&mut self, delta: &Value) {
+    fn call(&mut self, delta: &Value) -> Result<(), ModelError> {
         /// Parallel calls in one answer: more than any model makes, fewer than would hurt.
         const MAX_CALLS: usize = 128;
         let index = delta["index"].as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or(self.calls.len());
         if index >= MAX_CALLS {
-            return;
+            return Err(ModelError::malformed(format!("more than {MAX_CALLS} tool calls")));
         }
         if self.calls.len() <= index {
             self.calls.resize_with(index + 1, Call::default);
@@ -159,6 +161,7 @@ impl Stream {
         }
         call.name.push_str(delta["function"]["name"].as_str().unwrap_or_default());
         call.arguments.push_str(delta["function"]["arguments"].as_str().unwrap_or_default());
+        Ok(())
     }
 }
 

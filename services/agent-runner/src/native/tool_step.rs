@@ -22,6 +22,10 @@ pub(crate) const HANDOFF: &str = "handoff";
 const UNCERTAIN: &str = "The runner was lost while this call ran, and the call can not be repeated safely. \
     It is uncertain whether it took effect: look at the result before you do it again.";
 
+/// What a call tells the model of which its own answer has the beginning only.
+const CUT: &str = "This call was not made: your answer reached the limit of its output (max_output_tokens) before the \
+    arguments were complete. Do it in smaller parts: of a long file write the beginning, and add the rest by edits.";
+
 /// Pause before it is asked again how full the log is, when nobody knows: the bus is away, or has just come back.
 const ROOM_UNKNOWN_MS: u64 = 500;
 
@@ -35,7 +39,11 @@ impl Drive<'_> {
         };
         let mut to_start = Vec::new();
         for (index, asked) in asked.into_iter().enumerate() {
-            if asked.tool == HANDOFF {
+            if self.held.state().was_cut(&asked.call_id) {
+                let call_id = asked.call_id.clone();
+                self.held.decide(Command::CallTool { asked, idempotent: false })?;
+                self.refuse(&call_id, ToolOutcome::Error, CUT)?;
+            } else if asked.tool == HANDOFF {
                 self.hand_off(index, asked, full.as_ref()).await?;
             } else {
                 to_start.extend(self.permit(asked)?);

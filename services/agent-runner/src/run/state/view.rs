@@ -11,6 +11,9 @@ use schemas::{
 use super::{OpenCall, OpenModelCall, Phase, RunState};
 use crate::run::Turn;
 
+/// Ends an answer that has no end of its own, for people and for who handed the task on.
+const CUT: &str = "(cut at the model's output limit)";
+
 impl RunState {
     /// The run.
     pub const fn run_id(&self) -> RunId {
@@ -130,16 +133,27 @@ impl RunState {
         reply.is_some_and(|reply| !reply.content.iter().any(|block| matches!(block, Block::ToolUse { .. })))
     }
 
-    /// The text of the model's last answer.
+    /// The text of the model's last answer, which says so when the rest of it is missing; empty when it has none.
     pub fn answer(&self) -> String {
         let blocks = self.last_reply.iter().flat_map(|reply| &reply.content);
-        let texts: Vec<&str> = blocks
+        let mut texts: Vec<&str> = blocks
             .filter_map(|block| match block {
                 Block::Text { text } => Some(text.as_str()),
                 _ => None,
             })
             .collect();
+        if self.last_stop() == Some(StopReason::MaxTokens) && texts.iter().any(|text| !text.is_empty()) {
+            texts.push(CUT);
+        }
         texts.join("\n\n")
+    }
+
+    /// Whether the model's last answer was cut within this call: the last one, which then has no arguments.
+    pub fn was_cut(&self, call_id: &str) -> bool {
+        let reply = self.last_reply.as_ref().filter(|reply| reply.stop == StopReason::MaxTokens);
+        let last = reply.and_then(|reply| reply.content.last());
+        matches!(last, Some(Block::ToolUse { id, input, .. })
+            if id == call_id && input.as_object().is_none_or(serde_json::Map::is_empty))
     }
 
     /// Why the model's last answer stopped.
