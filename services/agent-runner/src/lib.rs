@@ -106,7 +106,8 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
         probe: probe.clone(),
     };
     let toolbox = Toolbox::new(&config, parts).await.map_err(StartError::Tools)?;
-    let (controls, follower) = controls::follow(&deps.bus).await.map_err(StartError::Controls)?;
+    let health = context.health.clone();
+    let (controls, follower) = controls::follow(&deps.bus, health).await.map_err(StartError::Controls)?;
     let runtime = Arc::new(Runtime {
         bus: deps.bus.clone(),
         appender: Appender::start(journal.clone(), &context),

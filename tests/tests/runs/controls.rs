@@ -1,7 +1,10 @@
 //! What people tell agents, through the real service: pause, resume, stop and kill, of one agent and of all, and calling a
 //! run off, at every place where a run can be: requested, at a model call, at a running tool, waiting for children.
 
-use schemas::{RunEvent, control::Control};
+use kit::{clock, message::Outgoing, service::Check};
+use nightcrew_tests::rig::{PATIENCE, Rig, Runner};
+use schemas::{AgentName, Envelope, EventId, RunEvent, Subject, control::Control, subject::Target};
+use serde_json::json;
 
 use crate::stage::Stage;
 
@@ -163,4 +166,34 @@ async fn a_run_that_is_called_off_ends_at_its_model_call_and_at_its_tool() {
     }
     stage.no_tool_runs().await;
     stage.asked(0).await;
+}
+
+/// Waits until the check of a runner's controls is as wanted.
+async fn is_told(runner: &Runner, wanted: impl Fn(&Check) -> bool) {
+    let mut checks = runner.health().subscribe();
+    let told = checks.wait_for(|checks| checks.get("controls").is_some_and(&wanted));
+    tokio::time::timeout(PATIENCE, told).await.expect("health tells it in time").expect("checks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_that_can_not_be_read_holds_whom_it_means_and_makes_health_red() {
+    let rig = Rig::start("{name: controls, rules: [{name: answers, reply: {text: done}}]}").await.expect("a crew");
+    let runner = rig.runner("disk").await.expect("a runner");
+    let coder = Target::Agent(AgentName::try_new("coder").expect("a name"));
+    // Of a later version, and malformed.
+    for control in [json!({ "kind": "quarantine", "by": "ada" }), json!({ "kind": "stop" })] {
+        let id = EventId::new(clock::uuid7().to_string());
+        let envelope = Envelope::new(id, "control", "test", clock::now());
+        let control = Outgoing::json(Subject::Control(coder.clone()), envelope, &control).expect("a control");
+        rig.client.publish(&control).await.expect("told");
+        is_told(&runner, |check| matches!(check, Check::Red(why) if why.contains("to coder"))).await;
+        let held = rig.ask("coder", "Anything.").await.expect("a run");
+        let other = rig.ask("scout", "Anything.").await.expect("a run");
+        rig.end(other).await.expect("an end");
+        assert_eq!(rig.events(held).await.expect("events").len(), 1, "it waits");
+        rig.tell(coder.clone(), Control::Resume).await.expect("a control");
+        is_told(&runner, |check| *check == Check::Green).await;
+        let end = rig.end(held).await.expect("an end");
+        assert!(matches!(end, RunEvent::Finished(_)), "{end:?}");
+    }
 }

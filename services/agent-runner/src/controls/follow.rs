@@ -1,8 +1,9 @@
 //! Keeps the controls up to date.
 //!
 //! Consumes `swarm.control.>` with an ordered consumer of its own, the last message of each subject first. Emits the
-//! fold through a watch. Ordering: by stream sequence. On failure: the consumer is made anew; what was said meanwhile is
-//! read then, because the last word of each target stays in the log.
+//! fold through a watch, and a check that is red while a control in force could not be read. Ordering: by stream sequence.
+//! On failure: the consumer is made anew; what was said meanwhile is read then, because the last word of each target stays
+//! in the log.
 
 use std::time::Duration;
 
@@ -13,12 +14,24 @@ use async_nats::jetstream::{
     stream::ConsumerError,
 };
 use futures::StreamExt as _;
-use kit::{bus::Bus, class::chain, identity};
-use schemas::{Subject, control::Control, subject::filter};
+use kit::{
+    bus::Bus,
+    class::chain,
+    identity,
+    service::{Check, Health},
+};
+use schemas::{
+    Subject,
+    control::Control,
+    subject::{Target, filter},
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Controls;
+
+/// Name of the health check.
+const CHECK: &str = "controls";
 
 /// The stream of controls.
 const STREAM: &str = "CONTROL";
@@ -63,12 +76,13 @@ impl ControlsError {
 pub struct Follower {
     bus: Bus,
     sender: watch::Sender<Controls>,
+    health: Health,
 }
 
-/// Reads the controls as they stand, and gives who will follow them.
-pub async fn follow(bus: &Bus) -> Result<(watch::Receiver<Controls>, Follower), ControlsError> {
+/// Reads the controls as they stand, and gives who will follow them and say in `health` what can not be read.
+pub async fn follow(bus: &Bus, health: Health) -> Result<(watch::Receiver<Controls>, Follower), ControlsError> {
     let (sender, receiver) = watch::channel(Controls::default());
-    let follower = Follower { bus: bus.clone(), sender };
+    let follower = Follower { bus: bus.clone(), sender, health };
     let until = Instant::now() + FIRST_READ_WITHIN;
     while let Err(error) = follower.read(None).await {
         if !error.may_pass() || Instant::now() >= until {
@@ -126,16 +140,36 @@ impl Follower {
     }
 
     fn apply(&self, message: &async_nats::jetstream::Message) {
-        let subject = message.subject.parse::<Subject>();
-        let control = serde_json::from_slice::<Control>(&message.payload);
-        let (Ok(Subject::Control(target)), Ok(control), Ok(info)) = (subject, control, message.info()) else {
-            tracing::error!(subject = %message.subject, "a control that can not be read is passed over: nothing it says is done");
-            return;
+        let sequence = match message.info() {
+            Ok(info) => info.stream_sequence,
+            Err(error) => {
+                tracing::error!(subject = %message.subject, error, "a control has no place in its stream: passed over");
+                return;
+            }
         };
+        // A subject that names nobody may mean everybody.
+        let target = match message.subject.parse::<Subject>() {
+            Ok(Subject::Control(target)) => target,
+            _ => Target::All,
+        };
+        let control = serde_json::from_slice::<Control>(&message.payload);
         self.sender.send_if_modified(|controls| {
             let before = controls.clone();
-            controls.apply(info.stream_sequence, &target, &control);
+            match &control {
+                Ok(control) => controls.apply(sequence, &target, control),
+                Err(error) => controls.apply_unread(sequence, &target, &error.to_string()),
+            }
             *controls != before
         });
+        self.say();
+    }
+
+    fn say(&self) {
+        let unread = self.sender.borrow().unread().collect::<Vec<_>>().join(" ");
+        if unread.is_empty() {
+            return self.health.set(CHECK, Check::Green);
+        }
+        tracing::error!(unread, "controls can not be read: whom they mean is paused until a later control");
+        self.health.set(CHECK, Check::Red(unread));
     }
 }

@@ -154,17 +154,18 @@ struct Given {
     control: Control,
 }
 
-/// The later of what was said to an agent and to all. What this build does not know is passed over, as runners do.
+/// The later of what was said to an agent and to all.
 fn in_force(own: Option<Given>, to_all: Option<Given>) -> Option<Given> {
     own.into_iter().chain(to_all).max_by_key(|given| given.sequence)
 }
 
+/// How an agent stands by a control. What this build does not know is a pause, as runners have it.
 const fn stands(control: &Control) -> Standing {
     match control {
-        Control::Pause(_) => Standing::Paused,
+        Control::Pause(_) | Control::Unknown(_) => Standing::Paused,
         Control::Stop(_) => Standing::Stopped,
         Control::Kill(_) => Standing::Killed,
-        Control::Resume(_) | Control::Unknown(_) => Standing::Free,
+        Control::Resume(_) => Standing::Free,
     }
 }
 
