@@ -13,6 +13,7 @@ pub mod config;
 pub mod controls;
 pub mod harness;
 pub mod hold;
+pub mod holder;
 pub mod holds;
 pub mod model;
 pub mod native;
@@ -141,8 +142,8 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
     };
     let waker = Waker::new(Arc::clone(&runtime), Arc::new(native), holds.clone());
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));
-    context
-        .spawn_vital("holds", wake::answer_for_held(deps.bus.clone(), holds, config.runner, context.shutdown.clone()));
+    let answers = holder::answer_for_held(runtime.journal.clone(), holds, config.runner, context.shutdown.clone());
+    context.spawn_vital("holds", answers);
     context.spawn_vital("waiting", waiting::end_killed(waker.clone(), runtime, context.shutdown.clone()));
     let options = |max_in_flight| consume::Options { max_in_flight, progress_every: Some(PROGRESS) };
     let wakes = waker.clone();

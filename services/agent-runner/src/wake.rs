@@ -6,43 +6,38 @@
 //! run has ended or waits; until then it is kept by in-progress acks, and given up without any ack when another runner
 //! holds the run.
 
+mod look;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use kit::{
-    bus::Bus,
     clock,
     consume::{Classified, Delivery, ErrorClass, Fate},
     journal::ReadError,
     message::{DecodeError, Stored},
 };
 use schemas::{
-    Decision, EventId, RunEvent, RunId, Signal, Subject,
+    Decision, RunEvent, RunId, Signal,
     event::{Requested, WaitReason},
     signal::ByWhom,
 };
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
     controls::Standing,
     harness::{Harness, Release},
     hold::{Held, HoldError},
+    holder::{self, Answer, Question},
     holds::{Delivered, Hold, Holds, Mail},
     resume_from,
     run::{Command, Corrupt, End, Phase, RunState},
     runtime::Runtime,
 };
 
-/// How long the holder of a run may stay silent before it is taken for lost.
-const HOLDER_SILENCE: Duration = Duration::from_secs(1);
-/// When a wake of a run that somebody else holds is looked at again.
-const HELD_ELSEWHERE: Duration = Duration::from_secs(2);
-/// When a signal for a run that somebody else holds is looked at again: soon, its holder takes it in milliseconds.
-const SIGNAL_ELSEWHERE: Duration = Duration::from_millis(250);
-/// When a paused run is looked at again.
-const PAUSE_CHECK: Duration = Duration::from_secs(2);
+use look::{Cause, Look, PAUSE_CHECK, SIGNAL_ELSEWHERE, Signalled, look, wakes};
+
 /// Journals that are read at once. The server reads one after the other for a connection, each for some milliseconds, and
 /// what else comes over it waits meanwhile: behind a thousand reads the signs of life of a thousand wakes are too late,
 /// and all of these come again, to be read again.
@@ -104,13 +99,6 @@ pub struct Waker {
     reads: Arc<Semaphore>,
 }
 
-/// What woke the run.
-enum Cause {
-    Requested,
-    Signal(EventId, Box<Signal>),
-    Due,
-}
-
 /// What came of taking a run.
 enum Taken {
     /// It was held, or ended at once, and this is what its wake is to get.
@@ -168,7 +156,7 @@ impl Waker {
             return Ok(Fate::Ack);
         }
         let span = run_span(stored, run);
-        let id = stored.envelope.id.clone();
+        let (id, sequence) = (stored.envelope.id.clone(), stored.sequence);
         async {
             match self.holds.deliver(run, id.clone(), signal.clone()).await {
                 Delivered::Taken => return Ok(Fate::Ack),
@@ -177,7 +165,7 @@ impl Waker {
                 Delivered::NotHeld => {}
             }
             let state = self.fold_from_first(run).await?;
-            self.wake(state, Cause::Signal(id, Box::new(signal))).await
+            self.wake(state, Cause::Signal(Box::new(Signalled { id, sequence, signal }))).await
         }
         .instrument(span)
         .await
@@ -262,21 +250,42 @@ impl Waker {
         match look(&state, &cause, self.pauses(state.request())) {
             Look::Done => Ok(Fate::Ack),
             Look::Later(pause) => Ok(Fate::Later(pause)),
-            Look::Ask(pause) if self.holder_answers(&state).await => Ok(Fate::Later(pause)),
-            Look::Ask(_) | Look::Take => match self.take(state, cause).await? {
-                Taken::Fate(fate) => Ok(fate),
-                Taken::Refused => {
-                    tracing::info!("another runner was faster: letting go");
-                    Ok(Fate::Abandon)
-                }
+            Look::Ask(pause) => match self.ask_holder(&state, &cause).await {
+                Answer::Holds => Ok(Fate::Later(pause)),
+                Answer::HasTaken => Ok(Fate::Ack),
+                Answer::Silent => self.take_or_let_go(state, cause).await,
             },
+            Look::Take => self.take_or_let_go(state, cause).await,
+        }
+    }
+
+    /// Asks who holds the run to say so, and to take the signal that woke it.
+    async fn ask_holder(&self, state: &RunState, cause: &Cause) -> Answer {
+        let (run, epoch) = (state.run_id(), state.epoch());
+        if self.holds.answers(run, epoch) {
+            return Answer::Holds;
+        }
+        let signal = match cause {
+            Cause::Signal(signal) => Some(signal.sequence),
+            Cause::Requested | Cause::Due => None,
+        };
+        holder::ask(&self.runtime.bus, Question { run, epoch, signal }).await
+    }
+
+    async fn take_or_let_go(&self, state: RunState, cause: Cause) -> Result<Fate, WakeError> {
+        match self.take(state, cause).await? {
+            Taken::Fate(fate) => Ok(fate),
+            Taken::Refused => {
+                tracing::info!("another runner was faster: letting go");
+                Ok(Fate::Abandon)
+            }
         }
     }
 
     async fn take(&self, state: RunState, cause: Cause) -> Result<Taken, WakeError> {
         let run = state.run_id();
         let wake = match &cause {
-            Cause::Signal(id, _) => Some(id.clone()),
+            Cause::Signal(signalled) => Some(signalled.id.clone()),
             Cause::Requested | Cause::Due => None,
         };
         let Some(mut hold) = self.holds.enter(run, state.request().agent.clone(), state.epoch() + 1, wake) else {
@@ -319,15 +328,18 @@ impl Waker {
             held.decide(Command::End(End::Kill(by), clock::now()))?;
             return Ok(None);
         }
-        if let (Phase::Requested, Cause::Signal(_, signal)) = (held.state().phase(), &cause)
-            && let Signal::Cancel(by) = &**signal
+        if let (Phase::Requested, Cause::Signal(signalled)) = (held.state().phase(), &cause)
+            && let Signal::Cancel(by) = &signalled.signal
         {
             held.decide(Command::End(End::Cancel(by.clone()), clock::now()))?;
             return Ok(None);
         }
         held.decide(Command::Take { runner: self.runtime.runner.clone(), harness: self.harness.name().to_owned() })?;
         Ok(match cause {
-            Cause::Signal(id, signal) => Some(Mail { id, signal: *signal, taken: tokio::sync::oneshot::channel().0 }),
+            Cause::Signal(signalled) => {
+                let Signalled { id, signal, .. } = *signalled;
+                Some(Mail { id, signal, taken: tokio::sync::oneshot::channel().0 })
+            }
             Cause::Requested | Cause::Due => None,
         })
     }
@@ -349,19 +361,6 @@ impl Waker {
         matches!(self.runtime.controls.borrow().of(&request.agent), Standing::Paused(_))
             && clock::now() < request.deadline
     }
-
-    /// Asks whoever holds the run to say so. Silence counts only on a connected bus.
-    async fn holder_answers(&self, state: &RunState) -> bool {
-        let (run, epoch) = (state.run_id(), state.epoch());
-        if self.holds.answers(run, epoch) {
-            return true;
-        }
-        let question = self.runtime.bus.client().request(Subject::Hold(run).to_string(), epoch.to_string().into());
-        match tokio::time::timeout(HOLDER_SILENCE, question).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(_)) | Err(_) => !self.runtime.bus.is_connected(),
-        }
-    }
 }
 
 fn run_span(stored: &Stored, run: RunId) -> tracing::Span {
@@ -369,53 +368,6 @@ fn run_span(stored: &Stored, run: RunId) -> tracing::Span {
         return tracing::error_span!("run", run = %run);
     };
     kit::telemetry::run_span(run, agent)
-}
-
-/// What a wake is to do about a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Nothing: the run has ended, or has another wake.
-    Done,
-    /// Look again.
-    Later(Duration),
-    /// Take it unless its holder answers; look again when it does.
-    Ask(Duration),
-    /// Take it.
-    Take,
-}
-
-/// What a wake is to do about a run that stands so. A run that is held, or paused, has at least one wake that is not
-/// acknowledged: when in doubt a wake is kept.
-fn look(state: &RunState, cause: &Cause, paused: bool) -> Look {
-    let taken = matches!(cause, Cause::Signal(id, _) if state.has_taken(id));
-    let cancels = !taken && matches!(cause, Cause::Signal(_, signal) if matches!(**signal, Signal::Cancel(_)));
-    match (state.phase(), cause) {
-        (Phase::Ended(_), _) | (Phase::Waiting(WaitReason::Child | WaitReason::Approval), Cause::Requested) => {
-            Look::Done
-        }
-        (Phase::Waiting(WaitReason::Child | WaitReason::Approval), _) if taken => Look::Done,
-        // What is in the journal is here again because it woke the run: it can wait for the run's end.
-        (Phase::Held, Cause::Signal(..)) if !taken => Look::Ask(SIGNAL_ELSEWHERE),
-        (Phase::Held, _) => Look::Ask(HELD_ELSEWHERE),
-        (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if cancels => Look::Take,
-        (Phase::Requested | Phase::Waiting(WaitReason::Pause), _) if paused => Look::Later(PAUSE_CHECK),
-        // A tick is asked for by a holder: the log has more than was read, or its first wake is on its way.
-        (Phase::Requested, Cause::Signal(..) | Cause::Due) => Look::Later(SIGNAL_ELSEWHERE),
-        (Phase::Requested | Phase::Waiting(_), _) => Look::Take,
-    }
-}
-
-/// Whether a signal can lead to a step of the run. The others are facts for readers of the log.
-const fn wakes(signal: &Signal) -> bool {
-    matches!(
-        signal,
-        Signal::ChildEnded(_)
-            | Signal::Message(_)
-            | Signal::Cancel(_)
-            | Signal::ApprovalDecided(_)
-            | Signal::Unpaused(_)
-            | Signal::Deadline(_)
-    )
 }
 
 /// Folds a run's journal, which begins with its first message.
@@ -426,166 +378,4 @@ pub fn fold(run: RunId, messages: &[Stored]) -> Result<RunState, WakeError> {
         state.apply_message(message.sequence, message.body.len() as u64, &message.decode::<Decision>()?)?;
     }
     Ok(state)
-}
-
-/// Nobody can be answered any more. Who does not answer loses its runs.
-#[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
-    /// The questions can not be heard.
-    #[error("questions for holders can not be heard")]
-    Subscribe(#[from] async_nats::SubscribeError),
-    /// No more questions will come.
-    #[error("questions for holders come no more")]
-    Ended,
-}
-
-/// Answers for the runs that this process holds, until the end.
-///
-/// Consumes `swarm.hold.*`: the question for the holder of an epoch or a later one, which is also how one who has taken a
-/// run over tells who held it before. Emits a reply, or nothing for a run that is not held here any more. On failure: a
-/// lost question is asked again with the next delivery of the wake.
-pub async fn answer_for_held(
-    bus: Bus,
-    holds: Holds,
-    runner: String,
-    shutdown: CancellationToken,
-) -> Result<(), AnswerError> {
-    use futures::StreamExt as _;
-    let mut questions = bus.client().subscribe(schemas::subject::filter::HOLDS).await?;
-    loop {
-        let question = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            question = questions.next() => question.ok_or(AnswerError::Ended)?,
-        };
-        let held = question
-            .subject
-            .parse::<Subject>()
-            .ok()
-            .and_then(|subject| subject.run_id())
-            .is_some_and(|run| holds.answers(run, epoch_in(&question.payload)));
-        if let (true, Some(reply)) = (held, question.reply) {
-            let _ = bus.client().publish(reply, runner.clone().into()).await;
-        }
-    }
-}
-
-/// The epoch that a question names; any, when it names none.
-fn epoch_in(question: &[u8]) -> u32 {
-    std::str::from_utf8(question).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use schemas::{
-        AgentName, Class, ProjectId, RunEvent, Trigger,
-        event::{ContextLoaded, Requested},
-        signal::Message,
-    };
-
-    use super::*;
-    use crate::run::decide;
-
-    fn requested() -> RunState {
-        let run = RunId::from_uuid(uuid::Uuid::from_u128(1));
-        let request = Requested {
-            project: ProjectId::try_new("test").unwrap(),
-            agent: AgentName::try_new("lead").unwrap(),
-            class: Class::Resident,
-            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
-            rule: "say".into(),
-            prompt: "do it".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: None,
-            root_run_id: run,
-            depth: 0,
-            deadline: Timestamp::MAX,
-            work: None,
-            state: None,
-        };
-        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
-        RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap()
-    }
-
-    fn after(state: &RunState, command: Command) -> RunState {
-        decide(state, command).unwrap().0
-    }
-
-    fn held() -> RunState {
-        let held = after(&requested(), Command::Take { runner: "r".into(), harness: "native".into() });
-        let context = ContextLoaded { model: "m".into(), context_window: 9, system: "s".into(), tools: vec![] };
-        after(&held, Command::LoadContext(context))
-    }
-
-    fn waiting(reason: WaitReason) -> RunState {
-        // It has taken a signal before.
-        let noted = after(&held(), Command::Note(EventId::new("taken"), "message".into()));
-        after(&noted, Command::Wait(reason, None))
-    }
-
-    fn ended() -> RunState {
-        after(&held(), Command::End(End::Cancel(by()), Timestamp::UNIX_EPOCH))
-    }
-
-    fn by() -> ByWhom {
-        ByWhom { by: "ada".into(), reason: String::new() }
-    }
-
-    fn says(id: &str) -> Cause {
-        Cause::Signal(EventId::new(id), Box::new(Signal::Message(Message { from: "ada".into(), text: "well?".into() })))
-    }
-
-    fn cancels() -> Cause {
-        Cause::Signal(EventId::new("c"), Box::new(Signal::Cancel(by())))
-    }
-
-    #[test]
-    fn an_ended_run_is_never_taken_again() {
-        for cause in [Cause::Requested, Cause::Due, says("new"), cancels()] {
-            assert_eq!(look(&ended(), &cause, false), Look::Done);
-        }
-    }
-
-    #[test]
-    fn a_run_that_waits_has_signals_and_its_deadline_for_wakes() {
-        for reason in [WaitReason::Child, WaitReason::Approval] {
-            let state = waiting(reason);
-            assert_eq!(look(&state, &Cause::Requested, false), Look::Done, "its first wake is acknowledged");
-            assert_eq!(look(&state, &says("new"), false), Look::Take);
-            assert_eq!(look(&state, &Cause::Due, false), Look::Take);
-            assert_eq!(look(&state, &says("taken"), false), Look::Done, "what is in the journal wakes nobody");
-            assert_eq!(look(&state, &says("new"), true), Look::Take, "what a child found is journaled, paused or not");
-        }
-    }
-
-    #[test]
-    fn a_held_run_is_taken_only_when_its_holder_is_silent() {
-        assert_eq!(look(&held(), &Cause::Requested, false), Look::Ask(HELD_ELSEWHERE));
-        assert_eq!(look(&held(), &says("new"), false), Look::Ask(SIGNAL_ELSEWHERE));
-        let noted = after(&held(), Command::Note(EventId::new("taken"), "message".into()));
-        assert_eq!(look(&noted, &says("taken"), false), Look::Ask(HELD_ELSEWHERE));
-    }
-
-    #[test]
-    fn a_pause_keeps_the_wake_and_lets_only_a_cancel_through() {
-        for state in [requested(), waiting(WaitReason::Pause)] {
-            assert_eq!(look(&state, &Cause::Requested, true), Look::Later(PAUSE_CHECK));
-            assert_eq!(look(&state, &cancels(), true), Look::Take);
-            assert_eq!(look(&state, &Cause::Requested, false), Look::Take);
-        }
-        assert_eq!(look(&requested(), &says("new"), false), Look::Later(SIGNAL_ELSEWHERE), "its own wake takes it");
-    }
-
-    #[test]
-    fn only_what_can_lead_to_a_step_wakes() {
-        let delivered = schemas::signal::Delivered {
-            decision_id: EventId::new("d"),
-            channel: "terminal".into(),
-            room: "r".into(),
-            external_id: "1".into(),
-        };
-        assert!(wakes(&Signal::Cancel(by())) && wakes(&Signal::Unpaused(by())));
-        assert!(!wakes(&Signal::Delivered(delivered)));
-    }
 }

@@ -13,6 +13,7 @@ mod cut_answers;
 mod explained;
 mod files;
 mod full;
+mod handed_over;
 mod lanes;
 mod log;
 mod nearly_full;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod hold;
+mod holder;
 mod model;
 mod run_invariants;
 mod run_progress;

@@ -26,6 +26,20 @@ impl Journal {
         self.read_filtered(run, &filter::signals_of(run), from_sequence).await
     }
 
+    /// The signal for a run that stands at a sequence, from the stream's leader; none when something else stands there.
+    pub async fn signal(&self, run: RunId, sequence: u64) -> Result<Option<Stored>, ReadError> {
+        let request = json!({ "seq": sequence, "next_by_subj": filter::signals_of(run) });
+        let found = self.bus.leader_get(STREAM, &request).await;
+        let Some(found) = found.map_err(|fault| unavailable(run, fault))? else {
+            return Ok(None);
+        };
+        if found.seq != sequence {
+            return Ok(None);
+        }
+        let stored = message::raw(&found).map_err(|source| undecodable(run, source))?;
+        Ok(Some(stored))
+    }
+
     /// The model calls of a run from a sequence on, in order.
     pub async fn calls(&self, run: RunId, from_sequence: u64) -> Result<Vec<Stored>, ReadError> {
         let subject = schemas::Subject::Call(run).to_string();
