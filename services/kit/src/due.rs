@@ -23,8 +23,8 @@ const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 /// How long a tick lies in the stream for a consumer that is away.
 const TTL: &str = "Nats-Schedule-TTL";
-/// A day. Runs that wait so far wait for children and pauses, which wake them too: a tick that nobody took is missed by
-/// none of them for good.
+/// A day. What waits then is also woken by its children, and runners assert the ticks of what waits again: a tick that
+/// nobody took is missed by none of them for good.
 const TICK_TTL: &str = "24h";
 
 /// A tick could not be scheduled.
@@ -80,8 +80,9 @@ pub async fn scheduled(bus: &Bus) -> Result<Vec<RunId>, ScanError> {
 }
 
 fn definition(source: &str, run: RunId, at: Timestamp) -> Result<(String, HeaderMap), EncodeError> {
-    // Not the run's id alone: a later definition is another message, and not a duplicate of this one.
-    let id = EventId::new(run.to_string()).derive(&at.to_string());
+    // Its own: a later definition replaces this one, also when it says the same because this one was lost, and is never a
+    // duplicate of it.
+    let id = EventId::new(clock::uuid7().to_string());
     let mut envelope = Envelope::new(id, "due", source, clock::now());
     envelope.run_id = Some(run);
     let subject = Subject::DueAt(run);

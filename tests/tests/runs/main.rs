@@ -24,6 +24,7 @@ mod relay;
 mod stage;
 mod state;
 mod straight;
+mod ticks;
 mod tree;
 mod worktrees;
 
