@@ -31,7 +31,8 @@ pub(crate) fn system_prompt(crew: &Crew, agent: &Agent, request: &Requested) -> 
 mod tests {
     use std::path::Path;
 
-    use schemas::{AgentName, Class, EventId, ProjectId, RunId};
+    use kit::for_test;
+    use schemas::{EventId, RunId};
 
     use super::*;
 
@@ -55,22 +56,8 @@ mod tests {
         };
         let crew = Crew::assemble(Path::new("/project"), files).unwrap();
         let parent = RunId::from_uuid(uuid::Uuid::from_u128(1));
-        let request = Requested {
-            project: ProjectId::try_new("test").unwrap(),
-            agent: AgentName::try_new("coder").unwrap(),
-            class: Class::Resident,
-            trigger,
-            rule: "test".into(),
-            prompt: "do it".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: Some(parent),
-            root_run_id: parent,
-            depth: 1,
-            deadline: jiff::Timestamp::MAX,
-            work: None,
-            state: None,
-        };
+        let (_, request) = for_test::request("coder");
+        let request = Requested { trigger, parent_run_id: Some(parent), root_run_id: parent, depth: 1, ..request };
         system_prompt(&crew, &crew.agents[0], &request)
     }
 

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 mod cluster;
+mod request;
 
 use async_nats::ConnectOptions;
 use tempfile::TempDir;
@@ -19,6 +20,7 @@ use crate::nats_server::{Lifetime, NatsServer, Settings};
 use crate::streams::{self, StreamOptions};
 
 pub use cluster::TestCluster;
+pub use request::{first, request};
 
 /// Name of the project that a test's bus belongs to.
 pub const PROJECT: &str = "test";

@@ -128,7 +128,7 @@ impl Wire<'_> {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{AgentName, Class, ProjectId};
+    use kit::for_test;
 
     use super::*;
     use crate::run::{Command, End, decide};
@@ -139,25 +139,9 @@ mod tests {
 
     /// What an end of a run with this trigger tells others, as subjects.
     fn told(trigger: Trigger) -> Vec<String> {
-        let agent = AgentName::try_new("coder").unwrap();
         let run = RunId::from_uuid(uuid::Uuid::from_u128(2));
-        let request = Requested {
-            project: ProjectId::try_new("test").unwrap(),
-            agent,
-            class: Class::Resident,
-            trigger,
-            rule: "test".into(),
-            prompt: "do it".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: Some(parent()),
-            root_run_id: parent(),
-            depth: 1,
-            deadline: Timestamp::MAX,
-            work: None,
-            state: None,
-        };
-        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        let (_, request) = for_test::request("coder");
+        let first = for_test::first(Requested { trigger, parent_run_id: Some(parent()), depth: 1, ..request });
         let state = RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap();
         let by = ByWhom { by: "ada".into(), reason: String::new() };
         let (state, events) = decide(&state, Command::End(End::Cancel(by), Timestamp::UNIX_EPOCH)).unwrap();

@@ -263,9 +263,9 @@ fn is_globally_unique(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use kit::for_test;
     use schemas::{
-        AgentName, Class, Decision, ProjectId, RunEvent, Trigger,
-        event::{Requested, ToolOutcome},
+        event::ToolOutcome,
         state::{STATE_VERSION, SavedState, ToolResult, Turn},
     };
 
@@ -280,24 +280,9 @@ mod tests {
     /// A run that goes on from a conversation with one call.
     fn run() -> RunState {
         let run = RunId::from_uuid(uuid::Uuid::from_u128(0xfeed_beef));
-        let (project, agent) = (ProjectId::try_new("test").unwrap(), AgentName::try_new("coder").unwrap());
-        let request = Requested {
-            project: project.clone(),
-            agent: agent.clone(),
-            class: Class::Resident,
-            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
-            rule: "say".into(),
-            prompt: "go on".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: None,
-            root_run_id: run,
-            depth: 0,
-            deadline: Timestamp::MAX,
-            work: None,
-            state: None,
-        };
-        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        let (_, request) = for_test::request("coder");
+        let (project, agent) = (request.project.clone(), request.agent.clone());
+        let first = for_test::first(request);
         let mut state = RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap();
         let result =
             ToolResult { call_id: LONG.into(), tool: "read".into(), outcome: ToolOutcome::Ok, output: "x".into() };

@@ -99,8 +99,9 @@ pub fn refuses_handoff(state: &RunState, limits: &Limits, agent: &str, task: &st
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use kit::for_test;
     use schemas::{
-        AgentName, Block, Class, Decision, ProjectId, RunEvent, RunId, Trigger, Usage,
+        AgentName, Block, RunId, Usage,
         event::{
             Billed, ContextLoaded, HandedOff, ModelCalled, ModelErrorClass, ModelFailed, ModelReplied, Requested,
             StopReason,
@@ -123,24 +124,8 @@ mod tests {
     };
 
     fn begin(depth: u32) -> RunState {
-        let run = RunId::from_uuid(uuid::Uuid::from_u128(1));
-        let request = Requested {
-            project: ProjectId::try_new("test").unwrap(),
-            agent: AgentName::try_new("lead").unwrap(),
-            class: Class::Resident,
-            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
-            rule: "say".into(),
-            prompt: "do it".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: None,
-            root_run_id: run,
-            depth,
-            deadline: Timestamp::MAX,
-            work: None,
-            state: None,
-        };
-        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        let (run, request) = for_test::request("lead");
+        let first = for_test::first(Requested { depth, ..request });
         taken(&RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap())
     }
 

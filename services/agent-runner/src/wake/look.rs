@@ -77,9 +77,9 @@ pub(super) const fn wakes(signal: &Signal) -> bool {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use kit::for_test;
     use schemas::{
-        AgentName, Class, Decision, ProjectId, RunEvent, RunId, Trigger,
-        event::{ContextLoaded, Requested},
+        event::ContextLoaded,
         signal::{ByWhom, Message},
     };
 
@@ -87,24 +87,8 @@ mod tests {
     use crate::run::{Command, End, decide};
 
     fn requested() -> RunState {
-        let run = RunId::from_uuid(uuid::Uuid::from_u128(1));
-        let request = Requested {
-            project: ProjectId::try_new("test").unwrap(),
-            agent: AgentName::try_new("lead").unwrap(),
-            class: Class::Resident,
-            trigger: Trigger::Command { by: "ada".into(), key: "1".into() },
-            rule: "say".into(),
-            prompt: "do it".into(),
-            context: None,
-            reply_to: None,
-            parent_run_id: None,
-            root_run_id: run,
-            depth: 0,
-            deadline: Timestamp::MAX,
-            work: None,
-            state: None,
-        };
-        let first = Decision { events: vec![RunEvent::Requested(Box::new(request))] };
+        let (run, request) = for_test::request("lead");
+        let first = for_test::first(request);
         RunState::begin(run, 1, Timestamp::UNIX_EPOCH, &first).unwrap()
     }
 

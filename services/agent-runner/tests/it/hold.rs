@@ -10,21 +10,19 @@ use agent_runner::{
 use jiff::Timestamp;
 use kit::{
     clock,
-    for_test::TestBus,
+    for_test::{self, TestBus},
     identity::Service,
     journal::{Appender, Journal},
     message::{Outgoing, Stored},
     service::Context,
 };
 use schemas::{
-    AgentName, Block, Class, Decision, Envelope, EventId, RunEvent, RunId, Subject, Usage,
+    AgentName, Block, Decision, Envelope, EventId, RunEvent, RunId, Subject, Usage,
     envelope::DECISION_TYPE,
     event::{ContextLoaded, FailReason, Failed, HandedOff, ModelCalled, ModelReplied, Requested, StopReason},
     signal::ByWhom,
     trigger::ReplyTo,
 };
-
-use crate::run_invariants::requested;
 
 /// More than a message may have.
 const TOO_LARGE: usize = 1_200_000;
@@ -46,11 +44,11 @@ impl Stage {
         let server = TestBus::with_streams().await;
         let bus = server.bus(Service::AgentRunner).await;
         let journal = Journal::new(&bus);
-        let (run, mut first) = requested();
-        let [RunEvent::Requested(request)] = first.events.as_mut_slice() else { panic!("a run begins") };
-        request.reply_to = Some(ReplyTo { channel: "terminal".into(), room: "test".into(), thread: None });
+        let (run, request) = for_test::request("coder");
+        let reply_to = Some(ReplyTo { channel: "terminal".into(), room: "test".into(), thread: None });
         let envelope = Envelope::new(EventId::new(clock::uuid7().to_string()), DECISION_TYPE, "test", clock::now());
-        let subject = Subject::Requested(run, Class::Resident, request.agent.clone());
+        let subject = Subject::Requested(run, request.class, request.agent.clone());
+        let first = for_test::first(Requested { reply_to, ..request });
         journal.append(run, 0, Outgoing::decision(subject, envelope, &first).unwrap()).await.unwrap();
         let state = wake::fold(run, &journal.read(run, 1).await.unwrap()).unwrap();
         let context = Context::new("test");
@@ -138,9 +136,8 @@ async fn children_that_were_never_requested_are_not_called_off() {
     stage.call("a", "handoff", 1);
     let child_run_id = RunId::from_uuid(uuid::Uuid::from_u128(7));
     let agent = AgentName::try_new("scout").unwrap();
-    let (_, mut first) = requested();
-    let Some(RunEvent::Requested(request)) = first.events.pop() else { panic!("a run begins") };
-    let requested = Requested { agent: agent.clone(), parent_run_id: Some(stage.run), ..*request };
+    let (_, request) = for_test::request("scout");
+    let requested = Requested { parent_run_id: Some(stage.run), ..request };
     let handed = HandedOff { call_id: "a".into(), child_run_id, agent, task: "look".into() };
     stage.held.hand_off(handed, requested).unwrap();
     stage.call("b", "write", TOO_LARGE);

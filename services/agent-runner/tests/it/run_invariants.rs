@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use agent_runner::run::{Action, Command, End, Limits, RunState, decide, decide::Returned, next, next::Asked};
 use jiff::Timestamp;
+use kit::for_test;
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use schemas::{
-    AgentName, Block, Class, Decision, EventId, MicroUsd, ProjectId, RunEvent, RunId, Trigger, Usage,
+    AgentName, Block, Decision, EventId, MicroUsd, RunEvent, RunId, Usage,
     event::{
         Billed, ChildEnded, ContextLoaded, FailReason, HandedOff, ModelCalled, ModelErrorClass, ModelFailed,
         ModelReplied, Outcome, Requested, StopReason, ToolOutcome, ToolReturned, Totals, WaitReason,
@@ -20,27 +21,9 @@ use crate::{
 };
 
 pub(crate) fn requested() -> (RunId, Decision) {
-    let project = ProjectId::try_new("test").unwrap();
-    let agent = AgentName::try_new("coder").unwrap();
-    let trigger = Trigger::Command { by: "ada".into(), key: "1".into() };
-    let run = RunId::derive(&project, &trigger, "say", &agent);
-    let request = Requested {
-        project,
-        agent,
-        class: Class::Resident,
-        trigger,
-        rule: "say".into(),
-        prompt: "do it".into(),
-        context: None,
-        reply_to: None,
-        parent_run_id: None,
-        root_run_id: run,
-        depth: 0,
-        deadline: "2100-01-01T00:00:00Z".parse().unwrap(),
-        work: None,
-        state: None,
-    };
-    (run, Decision { events: vec![RunEvent::Requested(Box::new(request))] })
+    let (run, request) = for_test::request("coder");
+    let deadline = "2100-01-01T00:00:00Z".parse().unwrap();
+    (run, for_test::first(Requested { deadline, ..request }))
 }
 
 fn begin() -> RunState {
