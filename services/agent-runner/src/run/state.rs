@@ -226,7 +226,13 @@ impl RunState {
             RunEvent::WorktreeSaved(saved) => self.saved.push(saved.clone()),
             RunEvent::CodeCommitted(committed) => self.work = Some(committed.work.clone()),
             RunEvent::MessageReceived(message) => {
-                self.inbox.push(Text::Inline(format!("Message from {}:\n{}", message.from, message.text.preview())));
+                // A long text stays what it is, for its preview is not what was said.
+                match &message.text {
+                    Text::Inline(text) => self.inbox.push(format!("Message from {}:\n{text}", message.from).into()),
+                    Text::Blob(_) => {
+                        self.inbox.extend([format!("Message from {}:", message.from).into(), message.text.clone()]);
+                    }
+                }
             }
             RunEvent::Waiting(waiting) => {
                 if let Some(why) = self.may_not_wait(waiting.reason) {

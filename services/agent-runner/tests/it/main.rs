@@ -5,6 +5,7 @@ mod hold;
 mod holder;
 mod model;
 mod run_invariants;
+mod run_mail;
 mod run_progress;
 mod run_rules;
 mod run_saved;
