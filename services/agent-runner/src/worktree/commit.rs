@@ -50,7 +50,8 @@ pub enum Commit {
 pub struct Author {
     /// The agent.
     pub agent: AgentName,
-    /// The time, from the journal.
+    /// The time of the call. One that is made again, where the commit of the first is not on the disk, makes another commit of
+    /// the same content, which takes the place of the first on the branch.
     pub at: Timestamp,
 }
 
