@@ -109,7 +109,7 @@ impl Held {
     }
 
     /// Whether everything decided is in the log.
-    pub fn is_flushed(&self) -> bool {
+    pub const fn is_flushed(&self) -> bool {
         self.buffer.before.is_none()
     }
 

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use schemas::{AgentName, EventId, RunId, Signal};
@@ -43,6 +46,7 @@ struct Handle {
     wake: Option<EventId>,
     inbox: mpsc::Sender<Mail>,
     lost: CancellationToken,
+    position: Arc<AtomicU64>,
     released: watch::Receiver<()>,
 }
 
@@ -67,6 +71,7 @@ pub struct Hold {
     first: Option<Mail>,
     inbox: mpsc::Receiver<Mail>,
     lost: CancellationToken,
+    position: Arc<AtomicU64>,
     _released: watch::Sender<()>,
 }
 
@@ -80,14 +85,24 @@ impl Holds {
         }
         let (sender, inbox) = mpsc::channel(INBOX);
         let (released, watcher) = watch::channel(());
-        let lost = CancellationToken::new();
-        runs.insert(run, Handle { agent, epoch, wake, inbox: sender, lost: lost.clone(), released: watcher });
-        Some(Hold { run, holds: self.clone(), first: None, inbox, lost, _released: released })
+        let (lost, position) = (CancellationToken::new(), Arc::<AtomicU64>::default());
+        let handle = Handle {
+            agent,
+            epoch,
+            wake,
+            inbox: sender,
+            lost: lost.clone(),
+            position: Arc::clone(&position),
+            released: watcher,
+        };
+        runs.insert(run, handle);
+        Some(Hold { run, holds: self.clone(), first: None, inbox, lost, position, _released: released })
     }
 
-    /// Whether the run is held here.
-    pub fn contains(&self, run: RunId) -> bool {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&run)
+    /// The last message of a run that is held here, as its holder knows it: a sequence, 0 before its first append. When the
+    /// log has no later one, nobody has taken the run over.
+    pub fn position(&self, run: RunId) -> Option<u64> {
+        self.handle(run).map(|handle| handle.position.load(Ordering::Relaxed))
     }
 
     /// Whether the run is held here by who took it the `epoch`th time or later. Who took it before has lost it, and is
@@ -153,6 +168,11 @@ impl Hold {
     /// Puts the signal that woke the run before all others.
     pub fn preload(&mut self, mail: Option<Mail>) {
         self.first = mail;
+    }
+
+    /// Notes that the run's last message, which is the holder's, stands at this sequence.
+    pub fn appended(&self, sequence: u64) {
+        self.position.store(sequence, Ordering::Relaxed);
     }
 
     /// The next signal that is here already.

@@ -145,7 +145,10 @@ impl<'a> Drive<'a> {
     /// Puts what was decided into the log, then tells those whose signals are in it. False when the run has ended, also
     /// because the log could not take what was decided: then nothing more may be done.
     async fn flush(&mut self) -> Result<bool, HoldError> {
-        self.held.flush().await?;
+        if !self.held.is_flushed() {
+            self.held.flush().await?;
+            self.hold.appended(self.held.state().last_sequence());
+        }
         self.tell_taken();
         let goes_on = !self.held.has_ended();
         if !goes_on {

@@ -121,7 +121,7 @@ impl Waker {
             if self.is_paused(&delivery.stored)? {
                 return Ok(Fate::Later(PAUSE_CHECK));
             }
-            self.released(&delivery.stored, run).await?;
+            self.released(run, Some(&delivery.stored)).await?;
             if delivery.attempt == 1
                 && let Some(fate) = self.begin_unread(run, &delivery.stored).await?
             {
@@ -161,7 +161,7 @@ impl Waker {
             match self.holds.deliver(run, id.clone(), signal.clone()).await {
                 Delivered::Taken => return Ok(Fate::Ack),
                 Delivered::Busy => return Ok(Fate::Later(SIGNAL_ELSEWHERE)),
-                Delivered::IsWake => self.released(&self.first(run).await?, run).await?,
+                Delivered::IsWake => self.released(run, None).await?,
                 Delivered::NotHeld => {}
             }
             let state = self.fold_from_first(run).await?;
@@ -207,13 +207,20 @@ impl Waker {
         })
     }
 
-    /// Waits until the run is not held here. A holder that has lost it meanwhile may not know, and is told.
-    async fn released(&self, first: &Stored, run: RunId) -> Result<(), WakeError> {
-        if self.holds.contains(run) {
-            let state = self.fold(first, run).await?;
+    /// Waits until the run is not held here. A holder that has lost it meanwhile may not know, and is told: the log then has
+    /// a later message than its own, and only then is the journal read.
+    async fn released(&self, run: RunId, first: Option<&Stored>) -> Result<(), WakeError> {
+        let Some(position) = self.holds.position(run) else {
+            return Ok(());
+        };
+        if self.runtime.journal.last(run).await?.is_some_and(|last| last.sequence > position) {
+            let state = match first {
+                Some(first) => self.fold(first, run).await?,
+                None => self.fold(&self.first(run).await?, run).await?,
+            };
             self.holds.answers(run, state.epoch());
-            self.holds.released(run).await;
         }
+        self.holds.released(run).await;
         Ok(())
     }
 
