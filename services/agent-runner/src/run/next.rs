@@ -1,5 +1,7 @@
 //! What has to be done now: a pure function of the state.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use schemas::event::{FailReason, ModelErrorClass, Outcome, StopReason, ToolCalled, WaitReason};
 
@@ -55,8 +57,6 @@ pub struct Asked {
 const RETRY_BASE_MS: u64 = 500;
 /// Longest pause that we choose ourselves.
 const RETRY_CAP_MS: u64 = 30_000;
-/// Longest pause that a provider may ask for before we give up: longer belongs to a waiting run, not to a held one.
-const RETRY_AFTER_CAP_MS: u64 = 120_000;
 /// An answer that can not be understood is tried this often: a third time tells nothing new.
 const MALFORMED_ATTEMPTS: u32 = 3;
 
@@ -76,7 +76,7 @@ pub fn next(state: &RunState, limits: &Limits, now: Timestamp) -> Action {
     if state.context().is_none() {
         return Action::LoadContext;
     }
-    if let Some(action) = model_call(state, limits) {
+    if let Some(action) = model_call(state, limits, now) {
         return action;
     }
     if let Some(action) = tool_calls(state) {
@@ -85,7 +85,7 @@ pub fn next(state: &RunState, limits: &Limits, now: Timestamp) -> Action {
     after_reply(state, limits)
 }
 
-fn model_call(state: &RunState, limits: &Limits) -> Option<Action> {
+fn model_call(state: &RunState, limits: &Limits, now: Timestamp) -> Option<Action> {
     let open = state.model_call()?;
     let again = |wait_ms| Action::CallModel { step: open.call.step, attempt: open.call.attempt + 1, wait_ms };
     let Some(failed) = &open.failed else {
@@ -97,7 +97,13 @@ fn model_call(state: &RunState, limits: &Limits) -> Option<Action> {
         _ => limits.max_model_attempts,
     };
     let asked = failed.retry_after_ms.unwrap_or(0);
-    if failed.attempt >= most || asked > RETRY_AFTER_CAP_MS {
+    // However long a provider asks for, a night has time for it: what bounds the pause is the run's own deadline.
+    let left = Duration::try_from(state.request().deadline.duration_since(now)).unwrap_or_default();
+    if Duration::from_millis(asked) >= left {
+        let message = format!("the provider asks for a pause of {asked} ms, beyond the deadline: {}", failed.message);
+        return Some(Action::Fail(FailReason::Model, message));
+    }
+    if failed.attempt >= most {
         let reason = if failed.class == ModelErrorClass::Budget { FailReason::Budget } else { FailReason::Model };
         return Some(Action::Fail(reason, format!("after {} tries: {}", failed.attempt, failed.message)));
     }

@@ -1,6 +1,6 @@
 //! The invariants of the run's state machine, over random sequences of commands, legal and not.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use agent_runner::run::{Action, Command, End, Limits, RunState, decide, decide::Returned, next, next::Asked};
 use jiff::Timestamp;
@@ -319,6 +319,12 @@ fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
     let called = after(&held(), call(1, 1));
     let limited = after(&called, failed(1, ModelErrorClass::RateLimited, Some(7_000)));
     assert_eq!(next(&limited, &Limits::default(), now()), Action::CallModel { step: 1, attempt: 2, wait_ms: 7_000 });
+    let (hour, deadline) = (3_600_000, called.request().deadline);
+    let patient = after(&called, failed(1, ModelErrorClass::RateLimited, Some(hour)));
+    let early = deadline - Duration::from_millis(hour + 1);
+    assert_eq!(next(&patient, &Limits::default(), early), Action::CallModel { step: 1, attempt: 2, wait_ms: hour });
+    let late = deadline - Duration::from_millis(hour);
+    assert!(matches!(next(&patient, &Limits::default(), late), Action::Fail(FailReason::Model, _)), "not in time");
     let refused = after(&called, failed(1, ModelErrorClass::Refused, None));
     assert!(matches!(next(&refused, &Limits::default(), now()), Action::Fail(FailReason::Model, _)));
 }
