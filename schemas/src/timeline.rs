@@ -150,6 +150,17 @@ pub enum Gap {
         /// Until when.
         before: Timestamp,
     },
+    /// Log lines from before this time were never stored here, or are gone with their whole store.
+    LogsMissing {
+        /// Until when; absent when none are stored here at all, as on another machine than that of the services.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Timestamp>,
+    },
+    /// Stored log lines from the time of the run can not be read, and some may be the run's: a crash cut them in half.
+    LogsBroken {
+        /// How many.
+        lines: u64,
+    },
     /// The run has more log lines than are shown; the oldest are left out.
     LogsOmitted {
         /// How many.
@@ -178,9 +189,23 @@ impl Gap {
             Self::Unreadable { .. } => "unreadable",
             Self::ArchiveUnreadable { .. } => "archive_unreadable",
             Self::LogsExpired { .. } => "logs_expired",
+            Self::LogsMissing { .. } => "logs_missing",
+            Self::LogsBroken { .. } => "logs_broken",
             Self::LogsOmitted { .. } => "logs_omitted",
             Self::LogsUnreadable { .. } => "logs_unreadable",
         }
+    }
+
+    /// Whether it is about log lines: what of them is missing does not come any more.
+    pub const fn is_of_logs(&self) -> bool {
+        matches!(
+            self,
+            Self::LogsExpired { .. }
+                | Self::LogsMissing { .. }
+                | Self::LogsBroken { .. }
+                | Self::LogsOmitted { .. }
+                | Self::LogsUnreadable { .. }
+        )
     }
 }
 
@@ -226,6 +251,15 @@ impl fmt::Display for Gap {
             }
             Self::LogsExpired { before } => {
                 write!(f, "log lines from before {before:.0} have expired")
+            }
+            Self::LogsMissing { before: Some(before) } => {
+                write!(f, "log lines from before {before:.0} are not stored here")
+            }
+            Self::LogsMissing { before: None } => {
+                f.write_str("log lines are not stored here: they are where the services run")
+            }
+            Self::LogsBroken { lines } => {
+                write!(f, "{lines} stored log lines of that time, of this run or another, can not be read")
             }
             Self::LogsOmitted { lines } => {
                 write!(f, "{lines} older log lines are left out because there are too many")

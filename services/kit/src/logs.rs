@@ -2,8 +2,8 @@
 //!
 //! Lines are JSON, one a line, in files that only one process writes; a file that is full or old is closed and another
 //! one begun. The directory is bounded in bytes and in age. Log lines are not part of the log of events, and losing them is allowed, but
-//! never silently: what expired, what was dropped because the writer could not keep up and what a crash cut in
-//! half is told to the reader.
+//! never silently: what expired, what was dropped because the writer could not keep up, what a crash cut in
+//! half and since when lines are kept here at all is told to the reader.
 //!
 //! [`LogSink`] is what others write to: a bounded queue and a thread of its own, so that no task waits for a disk.
 
@@ -17,6 +17,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use schemas::RunId;
+
+use crate::clock;
 
 mod files;
 mod line;
@@ -79,6 +81,9 @@ pub struct LogStore {
 pub struct RunLines {
     /// In order of time.
     pub lines: Vec<LogLine>,
+    /// Since when lines are kept here: of a run that began earlier some were never here, or were deleted with the whole store.
+    /// None when there is no store, as on another machine than that of the services.
+    pub kept_since: Option<Timestamp>,
     /// Lines before this may be gone: a run that began earlier has a gap in front of [`RunLines::lines`].
     pub expired_before: Option<Timestamp>,
     /// Lines that can not be read, of any run: cut in half by a crash, or not ours.
@@ -88,11 +93,19 @@ pub struct RunLines {
 }
 
 impl LogStore {
-    /// The store in `dir`, which is made when it is not there, readable by its owner only.
+    /// The store in `dir` for who writes to it: it is made when it is not there, readable by its owner only, and keeps lines
+    /// from then on.
     pub fn open(dir: impl Into<PathBuf>, limits: Limits) -> io::Result<Self> {
-        let dir = dir.into();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir, limits })
+        let store = Self::at(dir, limits);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&store.dir)?;
+        files::mark_kept_since(&store.dir, clock::now())?;
+        Ok(store)
+    }
+
+    /// The store in `dir` for who only reads it. It is not made when it is not there: who looks for lines where nobody writes
+    /// them must not find an empty store, which would say that there were none.
+    pub fn at(dir: impl Into<PathBuf>, limits: Limits) -> Self {
+        Self { dir: dir.into(), limits }
     }
 
     /// Where it is.
@@ -107,14 +120,17 @@ impl LogStore {
 
     /// Every line of `run` that is still there. Blocks: it reads all files.
     pub fn lines_of(&self, run: RunId) -> io::Result<RunLines> {
-        self.lines_of_since(run, Timestamp::MIN)
+        self.lines_between(run, Timestamp::MIN, Timestamp::MAX)
     }
 
-    /// As [`LogStore::lines_of`], but reads only files that were written to after `since`, such as the
-    /// time the run was requested. Blocks.
-    pub fn lines_of_since(&self, run: RunId, since: Timestamp) -> io::Result<RunLines> {
+    /// As [`LogStore::lines_of`], but reads only files that were written to after `since`, such as the time the run was
+    /// requested, and does not count what was broken after `until`, such as the run's end. Blocks.
+    pub fn lines_between(&self, run: RunId, since: Timestamp, until: Timestamp) -> io::Result<RunLines> {
         let since = since.checked_sub(CLOCK_SLACK).unwrap_or(Timestamp::MIN);
-        let mut found = Collected::new(run);
+        let until = until.checked_add(CLOCK_SLACK).unwrap_or(Timestamp::MAX);
+        // Read first: a store that is deleted while it is read is not taken for one that kept everything.
+        let kept_since = files::kept_since(&self.dir)?;
+        let mut found = Collected::new(run, until);
         for file in files::list(&self.dir)? {
             if file.modified >= since {
                 found.read(&file)?;
@@ -122,7 +138,7 @@ impl LogStore {
         }
         // Read last: what a sweep deletes while the files are being read is in it by then.
         let expired_before = files::expired_before(&self.dir)?;
-        Ok(found.finish(expired_before))
+        Ok(found.finish(kept_since, expired_before))
     }
 
     /// Deletes what is over the limits, oldest first, and remembers up to when. Files that a living process writes
@@ -136,15 +152,16 @@ impl LogStore {
 struct Collected {
     run: RunId,
     needle: String,
+    until: Timestamp,
     lines: std::collections::VecDeque<LogLine>,
     broken: u64,
     omitted: u64,
 }
 
 impl Collected {
-    fn new(run: RunId) -> Self {
+    fn new(run: RunId, until: Timestamp) -> Self {
         let lines = std::collections::VecDeque::new();
-        Self { run, needle: run.to_string(), lines, broken: 0, omitted: 0 }
+        Self { run, needle: run.to_string(), until, lines, broken: 0, omitted: 0 }
     }
 
     fn read(&mut self, file: &StoredFile) -> io::Result<()> {
@@ -153,34 +170,42 @@ impl Collected {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        // Asked before it is read: a writer that ends meanwhile leaves whole lines.
+        let growing = files::is_being_written(&open)?;
         let mut reader = BufReader::new(open);
-        let mut line = Vec::new();
+        let (mut line, mut whole) = (Vec::new(), Vec::new());
         loop {
             line.clear();
             // One more than allowed tells a line that is too long from one that just fits.
-            let limit = MAX_LINE_BYTES as u64 + 1;
-            if reader.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
+            let limit = MAX_LINE_BYTES + 1;
+            let read = reader.by_ref().take(limit as u64).read_until(b'\n', &mut line)?;
+            let half = read < limit && !line.ends_with(b"\n");
+            if read == 0 || (half && growing) {
                 return Ok(());
             }
-            self.take(&line);
+            if self.take(&line) {
+                std::mem::swap(&mut line, &mut whole);
+            } else if files::time_of(&whole).is_none_or(|before| before <= self.until) {
+                self.broken += 1;
+            }
         }
     }
 
-    fn take(&mut self, line: &[u8]) {
+    /// False for a line that can not be read.
+    fn take(&mut self, line: &[u8]) -> bool {
         let Some(text) = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()) else {
-            self.broken += 1;
-            return;
+            return false;
         };
         // Parsing costs far more than searching, and most lines belong to other runs.
         if !text.contains(&self.needle) {
-            self.broken += u64::from(!(text.starts_with('{') && text.ends_with('}')));
-            return;
+            return text.starts_with('{') && text.ends_with('}');
         }
         match serde_json::from_str::<LogLine>(text) {
             Ok(line) if line.run_id == Some(self.run) => self.push(line),
             Ok(_) => {}
-            Err(_) => self.broken += 1,
+            Err(_) => return false,
         }
+        true
     }
 
     fn push(&mut self, line: LogLine) {
@@ -191,10 +216,10 @@ impl Collected {
         self.lines.push_back(line);
     }
 
-    fn finish(self, expired_before: Option<Timestamp>) -> RunLines {
+    fn finish(self, kept_since: Option<Timestamp>, expired_before: Option<Timestamp>) -> RunLines {
         let mut lines = Vec::from(self.lines);
         lines.sort_by_key(|line| line.time);
-        RunLines { lines, expired_before, broken: self.broken, omitted: self.omitted }
+        RunLines { lines, kept_since, expired_before, broken: self.broken, omitted: self.omitted }
     }
 }
 

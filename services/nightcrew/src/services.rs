@@ -136,10 +136,10 @@ impl Surroundings {
                 context.spawn_vital("run", agent_runner::run(config, deps, own));
             }
             Name::RunCorrelator => {
-                let store = LogStore::open(self.project.state("logs"), logs::Limits::SHIPPED);
+                let store = LogStore::at(self.project.state("logs"), logs::Limits::SHIPPED);
                 let deps = run_correlator::Deps {
                     bus: self.answering(Service::RunCorrelator, &context).await?,
-                    logs: Arc::new(store.context("the store of log lines can not be opened")?),
+                    logs: Arc::new(store),
                 };
                 context.spawn_vital("run", run_correlator::run(run_correlator::Config::SHIPPED, deps, own));
             }

@@ -11,12 +11,12 @@ use kit::bus::Bus;
 use kit::class::chain;
 use kit::clock;
 use kit::journal::{Journal, ReadError, STREAM};
-use kit::logs::LogStore;
+use kit::logs::{LogStore, RunLines};
 use kit::message::{Stored, Verbatim};
 use kit::scan::ScanError;
 use schemas::event::Archived;
 use schemas::subject::filter;
-use schemas::summary::RunSummary;
+use schemas::summary::{RunState, RunSummary};
 use schemas::timeline::{Gap, Timeline};
 use schemas::{Decision, RunEvent, RunId, Subject};
 
@@ -133,7 +133,7 @@ impl Reader<'_> {
             let (known, mut evidence) = gather(self.bus, run).await?;
             let folded = summary::fold(run, &evidence.links());
             let summary = folded.or(known).ok_or(TimelineError::NoBeginning(run))?;
-            self.add_log_lines(run, summary.requested_at, &mut evidence).await;
+            self.add_log_lines(&summary, &mut evidence).await;
             let mut children = Vec::new();
             for child in evidence.children() {
                 if !tree || told.contains(&child) {
@@ -153,9 +153,11 @@ impl Reader<'_> {
     }
 
     /// The log lines of the run. What of them is gone, or can not be read, is a gap and no error.
-    async fn add_log_lines(&self, run: RunId, since: Timestamp, evidence: &mut Evidence) {
+    async fn add_log_lines(&self, summary: &RunSummary, evidence: &mut Evidence) {
         let logs = self.logs.clone();
-        let read = tokio::task::spawn_blocking(move || logs.lines_of_since(run, since)).await;
+        let (run, since) = (summary.run_id, summary.requested_at);
+        let until = if summary.state == RunState::Ended { summary.updated_at } else { Timestamp::MAX };
+        let read = tokio::task::spawn_blocking(move || logs.lines_between(run, since, until)).await;
         let lines = match read {
             Ok(Ok(lines)) => lines,
             Ok(Err(error)) => {
@@ -167,11 +169,23 @@ impl Reader<'_> {
                 return evidence.missing.push(Gap::LogsUnreadable { reason });
             }
         };
-        let missing = &mut evidence.missing;
-        missing.extend(lines.expired_before.filter(|before| *before > since).map(|before| Gap::LogsExpired { before }));
-        missing.extend((lines.omitted > 0).then_some(Gap::LogsOmitted { lines: lines.omitted }));
+        evidence.missing.extend(lost_lines(&lines, since));
         evidence.lines = lines.lines;
     }
+}
+
+/// What of the log lines of a run that was requested at `since` is gone, or was never here.
+fn lost_lines(lines: &RunLines, since: Timestamp) -> impl Iterator<Item = Gap> {
+    let expired = lines.expired_before.filter(|before| *before > since);
+    // What expired was here once.
+    let missing = expired.is_none() && lines.kept_since.is_none_or(|kept| kept > since);
+    let gaps = [
+        expired.map(|before| Gap::LogsExpired { before }),
+        missing.then_some(Gap::LogsMissing { before: lines.kept_since }),
+        (lines.broken > 0).then_some(Gap::LogsBroken { lines: lines.broken }),
+        (lines.omitted > 0).then_some(Gap::LogsOmitted { lines: lines.omitted }),
+    ];
+    gaps.into_iter().flatten()
 }
 
 /// Everything that log and archive hold of a run, and its summary in KV `runs` when there is one.

@@ -36,10 +36,10 @@ fn kinds(timeline: &Timeline, source: Source) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_of_runs_is_explained_line_by_line() {
     let rig = Rig::start(DELEGATED).await.expect("a crew");
+    let logs = LogStore::open(rig.folder().join("logs"), Limits::SHIPPED).expect("a store");
     let _runner = rig.runner("disk").await.expect("a runner");
     let run = rig.ask("lead", "Make it.").await.expect("a run");
     rig.end(run).await.expect("an end");
-    let logs = LogStore::open(rig.folder().join("logs"), Limits::SHIPPED).expect("a store");
     let tree = run_correlator::timeline(&rig.client, &logs, run, true).await.expect("a timeline");
     assert!(tree.is_complete(), "{:?}", tree.gaps);
     let [child] = tree.children.as_slice() else { panic!("one child, not {}", tree.children.len()) };

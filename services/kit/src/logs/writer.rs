@@ -60,6 +60,8 @@ impl LogWriter {
         } else {
             // Sweeping when a file begins keeps the bound without a timer: the directory grows by whole files.
             self.store.sweep(now)?;
+            // Somebody may have deleted everything: what was here until now is then known to be gone.
+            files::mark_kept_since(&self.store.dir, now)?;
             Open { file: files::create(&self.store.dir, now)?, bytes: 0, since: now }
         };
         Ok(self.open.insert(open))

@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use kit::{
     clock,
-    logs::{Level, Limits, LogLine, LogSink, LogStore, MAX_LINE_BYTES, Stream},
+    logs::{Level, Limits, LogLine, LogSink, LogStore, MAX_LINE_BYTES, RunLines, Stream},
 };
 use proptest::prelude::*;
 use schemas::RunId;
@@ -73,6 +73,67 @@ fn half_a_line_is_skipped_and_counted() {
     let found = store.lines_of(run).unwrap();
     assert_eq!(messages(&store, run), ["whole"]);
     assert_eq!(found.broken, 1);
+}
+
+#[test]
+fn half_a_line_that_is_being_written_is_not_broken() {
+    let (_dir, store) = store(Limits::SHIPPED);
+    let run = run();
+    let now = clock::now();
+    let mut writer = store.writer();
+    writer.append(&[line(run, now, "whole")], now).unwrap();
+    append_raw(&files(&store)[0], b"{\"time\":");
+
+    assert_eq!(store.lines_of(run).unwrap().broken, 0);
+    drop(writer);
+    assert_eq!(store.lines_of(run).unwrap().broken, 1, "nobody writes the rest any more");
+}
+
+#[test]
+fn what_is_broken_after_the_end_of_a_run_is_not_counted() {
+    let (_dir, store) = store(Limits::SHIPPED);
+    let run = run();
+    let end = clock::now();
+    let later = end + SignedDuration::from_hours(1);
+    store.writer().append(&[line(run, end, "last")], end).unwrap();
+    let between = |store: &LogStore| store.lines_between(run, Timestamp::MIN, end).unwrap();
+    append_raw(&files(&store)[0], b"broken\n");
+    assert_eq!(between(&store).broken, 1);
+    store.writer().append(&[line(RunId::from_uuid(clock::uuid7()), later, "of another")], later).unwrap();
+    append_raw(&files(&store)[1], b"broken\n");
+    assert_eq!(between(&store).broken, 1);
+    assert_eq!(store.lines_of(run).unwrap().broken, 2);
+}
+
+#[test]
+fn a_store_says_since_when_it_keeps_lines() {
+    let before = clock::now();
+    let (_dir, store) = store(Limits::SHIPPED);
+    let since = store.lines_of(run()).unwrap().kept_since.unwrap();
+    assert!(before <= since && since <= clock::now());
+    let again = LogStore::open(store.dir(), Limits::SHIPPED).unwrap();
+    assert_eq!(again.lines_of(run()).unwrap().kept_since, Some(since));
+
+    // Whoever deletes everything deletes the mark as well, and what is written next makes another.
+    fs::remove_dir_all(store.dir()).unwrap();
+    assert_eq!(store.lines_of(run()).unwrap(), RunLines::default());
+    store.sweep(clock::now()).unwrap();
+    assert!(!store.dir().exists(), "who reads or sweeps makes no store");
+    fs::create_dir(store.dir()).unwrap();
+    assert_eq!(store.lines_of(run()).unwrap().kept_since, None);
+    let now = clock::now();
+    store.writer().append(&[line(run(), now, "new")], now).unwrap();
+    assert_eq!(store.lines_of(run()).unwrap().kept_since, Some(now));
+}
+
+#[test]
+fn a_store_without_the_mark_keeps_lines_since_its_oldest_file() {
+    let (_dir, store) = store(Limits::SHIPPED);
+    let then = Timestamp::from_millisecond(clock::now().as_millisecond() - 3_600_000).unwrap();
+    store.writer().append(&[line(run(), then, "old")], then).unwrap();
+    fs::remove_file(store.dir().join("kept.json")).unwrap();
+    let again = LogStore::open(store.dir(), Limits::SHIPPED).unwrap();
+    assert_eq!(again.lines_of(run()).unwrap().kept_since, Some(then));
 }
 
 #[test]
@@ -167,7 +228,7 @@ fn files_from_before_a_run_are_not_read() {
         .unwrap();
     store.writer().append(&[line(run, now, "late")], now).unwrap();
 
-    let since = store.lines_of_since(run, now - SignedDuration::from_hours(1)).unwrap();
+    let since = store.lines_between(run, now - SignedDuration::from_hours(1), now).unwrap();
     assert_eq!(since.lines.len(), 1);
     assert_eq!(messages(&store, run).len(), 2);
 }
@@ -201,7 +262,7 @@ async fn lines_lost_to_a_failing_disk_are_told_once_it_works_again() {
     let (_dir, store) = store(Limits::SHIPPED);
     let run = run();
     let (sink, guard) = LogSink::start(&store, "test").unwrap();
-    fs::remove_dir(store.dir()).unwrap();
+    fs::remove_dir_all(store.dir()).unwrap();
     sink.append(line(run, clock::now(), "lost")).await;
     until(|| sink.failing().is_some()).await;
     fs::create_dir(store.dir()).unwrap();

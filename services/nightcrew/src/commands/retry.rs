@@ -52,7 +52,7 @@ pub(crate) async fn retry(crew: &Connected, options: &RetryOptions, out: &Output
 
 /// How an ended run was asked for, as its timeline has it, whether that comes from the log or from an archive.
 async fn request_of(crew: &Connected, run: RunId) -> anyhow::Result<Requested> {
-    let logs = LogStore::open(crew.project.state("logs"), Limits::SHIPPED)?;
+    let logs = LogStore::at(crew.project.state("logs"), Limits::SHIPPED);
     let timeline = run_correlator::timeline(&crew.bus, &logs, run, false).await?;
     if timeline.summary.state != RunState::Ended {
         anyhow::bail!("{} has not ended: `nightcrew cancel {run}` first", show::run(run));

@@ -12,7 +12,7 @@ use crate::{cli::TimelineOptions, connected::Connected, output::Output};
 /// Shows a run.
 pub(crate) async fn timeline(crew: &Connected, options: &TimelineOptions, out: &Output) -> anyhow::Result<()> {
     let run = run_of(&crew.bus, &options.run).await?;
-    let logs = LogStore::open(crew.project.state("logs"), Limits::SHIPPED)?;
+    let logs = LogStore::at(crew.project.state("logs"), Limits::SHIPPED);
     if options.follow {
         return follow::follow(crew, &logs, run, options, out).await;
     }

@@ -10,6 +10,7 @@ use kit::{
     for_test::TestBus,
     identity::Service,
     journal::Journal,
+    logs::{Limits, LogStore},
     message::Outgoing,
     streams::{self, StreamOptions},
 };
@@ -113,6 +114,15 @@ impl Folder {
         self.dir.path()
     }
 
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// Where log lines are kept.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.state().join("logs")
+    }
+
     /// The program with its environment, about to be run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightcrew"));
@@ -125,7 +135,7 @@ impl Folder {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("HOME", self.path())
             .env("USER", "ada")
-            .env("NIGHTCREW_STATE_DIR", self.path().join("state"))
+            .env("NIGHTCREW_STATE_DIR", self.state())
             .current_dir(self.path())
             .stdin(Stdio::null());
         command
@@ -160,6 +170,8 @@ impl Crew {
         let bus = TestBus::start().await;
         streams::ensure(&bus.bus(Service::Setup).await, &options).await.unwrap();
         let mut folder = Folder::new();
+        // As the services on this machine would keep their log lines.
+        LogStore::open(folder.logs(), Limits::SHIPPED).unwrap();
         folder.env.push(("NIGHTCREW_NATS_URL", bus.url().into()));
         folder.env.push(("NIGHTCREW_NATS_CREDS", bus.creds(Service::Nightcrew)));
         let runner = bus.bus(Service::AgentRunner).await;

@@ -116,6 +116,23 @@ async fn what_is_missing_is_marked_and_counted() {
 }
 
 #[tokio::test]
+async fn where_no_log_lines_are_kept_a_timeline_says_so() {
+    let crew = Crew::start().await;
+    let story = Story::asked(1, "lead", "look").started().answered("done");
+    crew.write(&story).await;
+    crew.summarise().await;
+    crew.signal(run(1), &delivered(&story)).await;
+    std::fs::remove_dir_all(crew.folder.logs()).unwrap();
+
+    let id = run(1).to_string();
+    for args in [&["timeline", &id][..], &["timeline", &id, "--follow"]] {
+        let text = crew.run(args).await.well();
+        assert!(text.contains("log lines are not stored here") && text.contains("1 gap"), "{text}");
+    }
+    assert!(!crew.folder.logs().exists(), "who reads makes no store");
+}
+
+#[tokio::test]
 async fn a_tree_shows_each_child_where_it_was_given_its_task() {
     let crew = Crew::start().await;
     let handed = HandedOff {

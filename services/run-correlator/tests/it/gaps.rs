@@ -167,6 +167,9 @@ fn a_gap_is_named_as_it_is_written() {
         Gap::Unreadable { sequence: 1, reason: reason.clone() },
         Gap::ArchiveUnreadable { blob, reason: reason.clone() },
         Gap::LogsExpired { before: at },
+        Gap::LogsMissing { before: None },
+        Gap::LogsMissing { before: Some(at) },
+        Gap::LogsBroken { lines: 1 },
         Gap::LogsOmitted { lines: 1 },
         Gap::LogsUnreadable { reason },
     ];

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 use kit::journal::{Entry, Journal};
+use kit::logs::{Limits, LogStore};
 use kit::message::Stored;
 use run_correlator::{Config, Filter, ResolveError, TimelineError, list, resolve, timeline};
 use schemas::event::{HandedOff, Outcome};
@@ -160,6 +161,41 @@ async fn expired_log_lines_are_a_gap() {
         panic!("{:?}", read.gaps);
     };
     assert_eq!(read.entries[0].kind, "logs_expired");
+}
+
+#[tokio::test]
+async fn log_lines_that_are_not_here_are_a_gap() {
+    let log = Log::start().await;
+    log.write(run_of(1), &fixing()).await;
+    let gaps = async |logs: &LogStore| timeline(&log.cli, logs, run_of(1), false).await.unwrap().gaps;
+    assert_eq!(gaps(&log.logs).await, []);
+
+    let elsewhere = log.logs.dir().with_file_name("elsewhere");
+    let never = LogStore::at(&elsewhere, Limits::SHIPPED);
+    assert_eq!(gaps(&never).await, [Gap::LogsMissing { before: None }]);
+    assert!(!elsewhere.exists(), "who reads makes no store");
+
+    let later = LogStore::open(&elsewhere, Limits::SHIPPED).unwrap();
+    let missing = gaps(&later).await;
+    assert!(matches!(missing.as_slice(), [Gap::LogsMissing { before: Some(_) }]), "{missing:?}");
+
+    std::fs::remove_dir_all(log.logs.dir()).unwrap();
+    assert_eq!(gaps(&log.logs).await, [Gap::LogsMissing { before: None }]);
+}
+
+#[tokio::test]
+async fn log_lines_that_a_crash_cut_are_a_gap_of_the_runs_of_that_time() {
+    let log = Log::start().await;
+    log.write(run_of(1), &fixing()).await;
+    let mut files = std::fs::read_dir(log.logs.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.extension().is_some_and(|e| e == "jsonl")).unwrap();
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.truncate(text.len() - 5);
+    std::fs::write(&file, text).unwrap();
+
+    let read = timeline(&log.cli, &log.logs, run_of(1), false).await.unwrap();
+    assert_eq!(read.gaps, [Gap::LogsBroken { lines: 1 }]);
+    assert!(read.entries.iter().any(|entry| entry.kind == "logs_broken"));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use schemas::{
     cli::FollowedEntry,
     subject::filter,
     summary::RunState,
-    timeline::{Entry, Source, Timeline},
+    timeline::{Entry, Gap, Source, Timeline},
 };
 
 use super::{pretty, read};
@@ -52,7 +52,7 @@ pub(super) async fn follow(
         let timeline = read(crew, logs, run, options.tree).await?;
         let over = over(&timeline);
         let patience_is_over = over && *ended.get_or_insert_with(Instant::now) + SETTLES_WITHIN < Instant::now();
-        let settled = over && (timeline.is_complete() || patience_is_over);
+        let settled = over && (has_everything(&timeline) || patience_is_over);
         for followed in printed.new_in(&timeline, settled) {
             print(&followed, crew, options, out)?;
         }
@@ -97,6 +97,11 @@ async fn wait(nudges: &mut Subscriber) {
 /// Whether the run and all that is shown below it have ended.
 fn over(timeline: &Timeline) -> bool {
     timeline.summary.state == RunState::Ended && timeline.children.iter().all(over)
+}
+
+/// Whether nothing is missing that may still come, as log lines never do.
+fn has_everything(timeline: &Timeline) -> bool {
+    timeline.gaps.iter().all(Gap::is_of_logs) && timeline.children.iter().all(has_everything)
 }
 
 /// What makes an entry the same: that of a message is told apart by its event, another by all that it is.
