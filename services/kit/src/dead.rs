@@ -1,8 +1,10 @@
 //! Messages that can not be handled: parked on `swarm.dead.<service>` whole, and there until a person replays or
 //! drops them.
 //!
-//! Parking comes before the ack, and has the same id for the same message: a crash between the two parks it once.
-//! A full stream refuses, and then the message waits where it is.
+//! Parking comes before the ack, and has the same id for the same message: one that is delivered again after a crash between
+//! the two is parked once, if that is within the minutes for which the stream knows ids. After a longer outage there are two
+//! letters of one message. That does no harm: a replay of the second finds done what the first has done, as with any
+//! redelivery. A full stream refuses, and then the message waits where it is.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,7 @@ use crate::bus::{Bus, Fault, PublishError};
 use crate::class::{Classified, ErrorClass};
 use crate::clock;
 use crate::consume::{RedeliverError, Redelivered, redeliver_ask};
+use crate::fill::{self, NoRoom};
 use crate::journal::{AppendError, Journal};
 use crate::message::{self, DecodeError, EncodeError, Outgoing};
 
@@ -109,6 +112,9 @@ pub enum DeadError {
     /// Its service could not be asked.
     #[error("its service could not be asked to handle it")]
     Ask(#[source] RedeliverError),
+    /// It asks for a run, and none can be started now.
+    #[error("the run that it asks for can not be started now: replay it later")]
+    NoRoom(#[source] NoRoom),
     /// It could not be published again.
     #[error("publishing it again")]
     Publish(#[source] PublishError),
@@ -122,6 +128,7 @@ impl Classified for DeadError {
         match self {
             Self::Unavailable(_) | Self::NotNow { .. } | Self::UnderWay { .. } => ErrorClass::Transient,
             Self::Ask(error) => error.class(),
+            Self::NoRoom(no_room) => no_room.class(),
             Self::Publish(error) => error.class(),
             Self::Append(error) => error.class(),
             _ => ErrorClass::Broken,
@@ -139,6 +146,7 @@ impl Classified for DeadError {
             Self::NotNow { .. } => "dead_not_now",
             Self::UnderWay { .. } => "dead_under_way",
             Self::Ask(error) => error.code(),
+            Self::NoRoom(no_room) => no_room.code(),
             Self::Publish(error) => error.code(),
             Self::Append(error) => error.code(),
         }
@@ -296,7 +304,8 @@ pub async fn drop(bus: &Bus, sequence: u64) -> Result<(), DeadError> {
 /// Handles a parked message once more, and forgets it when that went well.
 ///
 /// One that lies in its stream goes to the consumer that parked it; one that was never published is published, a
-/// `requested` as the first message of its run.
+/// `requested` as the first message of its run. That is a new run like any other: while the log is too full for new runs it
+/// stays parked.
 pub async fn replay(bus: &Bus, sequence: u64) -> Result<Replayed, DeadError> {
     let Parked { letter, .. } = show(bus, sequence).await?;
     let replayed = match (&letter.consumer, letter.sequence) {
@@ -326,6 +335,7 @@ async fn publish_again(bus: &Bus, sequence: u64, letter: &DeadLetter) -> Result<
         let sequence = bus.publish(&outgoing).await.map_err(DeadError::Publish)?;
         return Ok(Replayed::Published(sequence));
     };
+    fill::check_now(bus).await.map_err(DeadError::NoRoom)?;
     let appended = Journal::new(bus).append_or_find(run, 0, &outgoing).await;
     match appended {
         Ok(appended) if appended.found => Ok(Replayed::AlreadyThere),

@@ -1,6 +1,7 @@
 //! How full the log is: looked up each second, so that new runs are refused before runs in hand lack room to end.
 //!
-//! Who asks for a run asks here first: [`crate::requester`] for triggers, the runner for children and retries.
+//! Who asks for a run asks here first: [`crate::requester`] for triggers, the runner for children and retries,
+//! [`crate::dead`] for requests that were parked.
 
 use std::time::Duration;
 
@@ -103,6 +104,12 @@ impl Fill {
     pub fn percent(&self) -> Option<u64> {
         self.seen.borrow().map(|seen| seen.percent)
     }
+}
+
+/// Whether a run may be started, for who asks once, such as a command: it is looked up now.
+pub async fn check_now(bus: &Bus) -> Result<(), NoRoom> {
+    let percent = tokio::time::timeout(FIRST_LOOK_WITHIN, percent(bus)).await;
+    judge(percent.ok().and_then(Result::ok))
 }
 
 fn judge(percent: Option<u64>) -> Result<(), NoRoom> {

@@ -129,6 +129,32 @@ async fn a_trigger_that_was_never_published_starts_its_run_once() {
 }
 
 #[tokio::test]
+async fn a_trigger_stays_parked_while_the_log_is_too_full_for_new_runs() {
+    let fixture = Fixture::with(StreamOptions { swarm_max_bytes: 1024 * 1024, ..StreamOptions::single_node() }).await;
+    let (bus, person) = (fixture.runner().await, fixture.connect(Service::Nightcrew).await);
+    let run = new_run();
+    dead::park_outgoing(&person, &requested(run), "test", "test").await.unwrap();
+    let letter = parked(&person, 1).await.remove(0);
+    let mut fact = cancel(new_run(), "fact");
+    fact.body = vec![b' '; 64 * 1024].into();
+    for n in 0..14 {
+        fact.envelope.id = schemas::EventId::new(format!("fact {n}"));
+        bus.publish(&fact).await.unwrap();
+    }
+
+    let error = dead::replay(&person, letter.sequence).await.unwrap_err();
+    assert_eq!(error.code(), "log_full", "{error:?}");
+    parked(&person, 1).await;
+    assert!(Journal::new(&person).last(run).await.unwrap().is_none(), "nothing was started");
+
+    let setup = fixture.connect(Service::Setup).await;
+    ensure(&setup, &StreamOptions::single_node()).await.unwrap();
+    let replayed = dead::replay(&person, letter.sequence).await.unwrap();
+    assert!(matches!(replayed, Replayed::Published(_)), "{replayed:?}");
+    parked(&person, 0).await;
+}
+
+#[tokio::test]
 async fn a_parked_signal_is_published_again() {
     let fixture = Fixture::start().await;
     let person = fixture.connect(Service::Nightcrew).await;
