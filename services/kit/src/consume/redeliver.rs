@@ -35,6 +35,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Replays under way at once. Each may be a run; a person replays a few at a time, and `--all` one after the other.
 const AT_ONCE: usize = 16;
 
+/// Between two tries to hear of replays. Whoever asks meanwhile is told that nobody answers.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Asks for a message of the consumer's stream to be handled once more.
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
@@ -130,21 +133,34 @@ where
     let Some(subject) = subject(owner.name(), name) else {
         return;
     };
-    let subscribed = client.queue_subscribe(subject, name.to_owned()).await;
-    let Ok(mut requests) = subscribed else {
-        tracing::warn!(consumer = name, "parked messages can not be replayed: no subscription");
-        return;
-    };
     let places = Arc::new(Semaphore::new(AT_ONCE));
     // Ends with this task, and what is under way is begun anew by whoever replays it again.
     let mut under_way = JoinSet::new();
+    let mut subscribed = None;
     loop {
+        let Some(requests) = &mut subscribed else {
+            match client.queue_subscribe(subject.clone(), name.to_owned()).await {
+                Ok(requests) => subscribed = Some(requests),
+                Err(error) => {
+                    tracing::warn!(consumer = name, %error, "parked messages can not be replayed now");
+                    tokio::time::sleep(SUBSCRIBE_AGAIN).await;
+                }
+            }
+            if shutdown.is_cancelled() {
+                return;
+            }
+            continue;
+        };
         let request = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             request = requests.next() => request,
         };
-        let Some(request) = request else { return };
+        let Some(request) = request else {
+            subscribed = None;
+            tokio::time::sleep(SUBSCRIBE_AGAIN).await;
+            continue;
+        };
         let Some(reply) = request.reply else { continue };
         while under_way.try_join_next().is_some() {}
         let (work, place) = (Arc::clone(&work), Arc::clone(&places).try_acquire_owned());
