@@ -1,6 +1,6 @@
 //! run-correlator: what happened, told from the log. Timelines of runs and their trees, summaries in KV `runs`, the
 //! completeness check, and the archive that keeps the log from filling up. It also removes blobs that nothing names, because it
-//! alone knows what archives name.
+//! alone knows what archives name, and tells what all services have parked.
 //!
 //! Reads `swarm.run.>`, `swarm.signal.>` and `swarm.call.>`; writes KV `runs`, archives in `blobs`, and one `archived`
 //! decision to the journal of a run that it archived. It must never write to the journal of a run that has not ended, and
@@ -16,6 +16,7 @@ pub mod room;
 
 mod config;
 mod handle;
+mod parked;
 mod project;
 mod read;
 mod rebuild;
@@ -94,6 +95,7 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Inf
     context.spawn_vital("archive", keeping);
     let sweeping = sweep::keep(deps.bus.clone(), context.clone());
     context.spawn_minor("blobs", sweeping);
+    context.spawn_vital("dead letters", parked::watch(deps.bus, context.clone()));
     context.spawn_minor("log lines", sweep_logs(deps.logs, context.clone()));
     context.ready();
     context.shutdown.cancelled().await;

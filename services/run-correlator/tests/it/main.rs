@@ -5,6 +5,7 @@ mod archives;
 mod gaps;
 mod keeping;
 mod log;
+mod parked;
 mod reading;
 mod story;
 mod summaries;
