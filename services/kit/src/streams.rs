@@ -2,7 +2,8 @@
 //!
 //! `ensure` looks at what there is: it makes what is missing, changes what can be changed, and refuses to start over
 //! a difference that can not be applied, naming the field, what is wanted and what was found. It never deletes, never
-//! empties, and never takes room or replicas away that somebody gave. Two that run it at once come to the same result.
+//! empties, and never takes room or replicas away that somebody gave; what a declared limit does not keep goes. Two that run
+//! it at once come to the same result.
 
 mod compare;
 mod declare;

@@ -20,6 +20,10 @@ const MIB: i64 = 1024 * 1024;
 /// People's commands must find room when everything else is full.
 const CONTROL_BYTES: i64 = 64 * MIB;
 
+/// Commands to one target that are kept. Only the last one counts; some before it tell a person how it came to that. Without
+/// this bound a crew that is paused and resumed for years would at last refuse a stop.
+const CONTROLS_OF_A_TARGET: i64 = 64;
+
 /// Money must be bookable when everything else is full.
 const LEDGER_BYTES: i64 = 256 * MIB;
 
@@ -67,7 +71,11 @@ fn logs(options: &StreamOptions) -> Vec<Config> {
             allow_message_ttl: true,
             ..log("SWARM", &[filter::RUNS, filter::SIGNALS, filter::EVENTS, filter::CALLS])
         }),
-        discard_new(Config { max_bytes: CONTROL_BYTES, ..log("CONTROL", &[filter::CONTROLS]) }),
+        discard_new(Config {
+            max_bytes: CONTROL_BYTES,
+            max_messages_per_subject: CONTROLS_OF_A_TARGET,
+            ..log("CONTROL", &[filter::CONTROLS])
+        }),
         discard_new(Config { max_bytes: LEDGER_BYTES, allow_atomic_publish: true, ..log("LEDGER", &[filter::LEDGER]) }),
         // A stream that discards new messages can not hold schedules.
         Config {

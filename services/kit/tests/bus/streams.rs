@@ -81,6 +81,34 @@ async fn room_that_an_operator_gave_is_not_taken_away() {
 }
 
 #[tokio::test]
+async fn commands_never_fill_their_stream_and_the_last_one_stays() {
+    let server = TestBus::start().await;
+    let bus = setup(&server).await;
+    ensure(&bus, &OPTIONS).await.unwrap();
+    // As an older version left it, and full.
+    let found = bus.jetstream().get_stream("CONTROL").await.unwrap();
+    let found = found.cached_info().config.clone();
+    let older = Config { max_messages_per_subject: -1, max_bytes: 64 * 1024, ..found };
+    bus.jetstream().update_stream(older).await.unwrap();
+    let person = connect(&server.url(), Service::Nightcrew, server.creds(Service::Nightcrew)).await;
+    let say = async |text: String| person.jetstream().publish("swarm.control.all", text.into()).await.unwrap().await;
+    let mut last = 0;
+    while let Ok(ack) = say(format!("{last:0>512}")).await {
+        last = ack.sequence;
+    }
+    assert!(last > 64, "it was full after {last}");
+
+    let report = ensure(&bus, &OPTIONS).await.unwrap();
+    assert_eq!(report.updated[0].0, "CONTROL", "{report:?}");
+    let ack = say("stop".to_owned()).await.unwrap();
+    let mut stream = person.jetstream().get_stream("CONTROL").await.unwrap();
+    let state = stream.info().await.unwrap().state.clone();
+    assert_eq!((state.messages, state.last_sequence), (64, ack.sequence));
+    let kept = stream.get_last_raw_message_by_subject("swarm.control.all").await.unwrap();
+    assert_eq!(kept.payload, "stop");
+}
+
+#[tokio::test]
 async fn what_can_not_be_changed_stops_the_start_by_name() {
     let server = TestBus::start().await;
     let bus = setup(&server).await;
