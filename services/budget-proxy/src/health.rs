@@ -1,4 +1,5 @@
-//! What is told of the proxy's health: `bus` and `epochs`. The check `issuer` is set where its keys are read.
+//! What is told of the proxy's health: `bus` and `epochs`. The check `issuer` is set where its keys are read. Kept replies that
+//! are crowded out are told in the log alone: a proxy is as good as before, and must not be taken out of service for it.
 
 use std::time::Duration;
 
@@ -10,8 +11,16 @@ use kit::{
 };
 use schemas::RunId;
 
+use crate::replies::Replies;
+
 /// How often it is looked whether epochs could be told.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// From here on the bucket of kept replies counts as full: it forgets the oldest for the newest.
+const FULL_PERCENT: u64 = 90;
+
+/// How often it is looked how full it is. Replies are kept for minutes.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Keeps both checks as things are, until the end.
 pub fn watch(bus: &Bus, epochs: &LiveEpochs, context: &Context) {
@@ -32,6 +41,30 @@ async fn watch_bus(bus: Bus, context: Context) {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             changed = connection.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Tells once whenever the bucket of kept replies becomes full, until the end.
+pub async fn watch_replies(replies: Replies, context: Context) {
+    let mut told = false;
+    loop {
+        match replies.percent().await {
+            Ok(percent) if percent >= FULL_PERCENT => {
+                if !told {
+                    tracing::warn!(
+                        percent,
+                        "the oldest kept replies go before their time: their repeats would be paid again"
+                    );
+                }
+                told = true;
+            }
+            Ok(_) => told = false,
+            Err(error) => tracing::debug!(error = %chain(&error), "kept replies are not measured"),
+        }
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(MEASURE_EVERY) => {}
         }
     }
 }

@@ -88,6 +88,7 @@ pub async fn run_with(patience: Patience, config: Config, deps: Deps, context: C
     let epochs = LiveEpochs::start(&bus, &context).await.map_err(StartError::Epochs)?;
     health::watch(&bus, &epochs, &context);
     let replies = Replies::open(&bus, patience.bus).await.map_err(StartError::Replies)?;
+    context.spawn_minor("kept replies", health::watch_replies(replies.clone(), context.clone()));
     let Some(keys) = Keys::start(&bus, &context).await else {
         return Ok(());
     };

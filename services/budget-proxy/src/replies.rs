@@ -6,21 +6,29 @@
 //!
 //! A bucket that is lost has kept nothing, and that is no error. A bus that does not answer is one: whether a call was
 //! made before is then not known, and it must not be made.
+//!
+//! A bucket that is full forgets the oldest reply for the newest, and whoever watches it is told. A reply that is too large for
+//! a message lies in the blobs, and the bucket names it; it is swept there when nobody can ask for it any more.
 
 use std::time::Duration;
 
 use async_nats::StatusCode;
 use async_nats::jetstream::{kv, stream::DirectGetErrorKind};
 use bytes::Bytes;
-use kit::{bus::Bus, class::chain, streams};
-use schemas::RunId;
+use kit::{
+    blobs::{BlobError, Blobs},
+    bus::Bus,
+    class::{Classified as _, ErrorClass, chain},
+    streams,
+};
+use schemas::{BlobRef, RunId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::upstream::Api;
 
-/// Replies above this are not kept: below the bus's `max_payload` with room for headers.
-const MAX_KEPT_BYTES: usize = 900 * 1024;
+/// Replies above this are kept in the blobs: below the bus's `max_payload` with room for headers.
+const MAX_INLINE_BYTES: usize = 900 * 1024;
 
 /// From this size on a reply is compressed: a stream of many small events becomes a tenth, so that long answers fit and
 /// the bucket holds many. Below, it would only take time.
@@ -53,6 +61,15 @@ pub enum ReplyError {
     /// It could not be written.
     #[error("a reply can not be kept")]
     Write(#[source] kv::PutError),
+    /// It is too large for the bucket, and could not be written elsewhere.
+    #[error("a large reply can not be kept")]
+    Store(#[source] BlobError),
+    /// It lies elsewhere, and can not be had from there.
+    #[error("a large kept reply can not be had")]
+    Fetch(#[source] BlobError),
+    /// The bus does not say how full the bucket is.
+    #[error("it can not be looked up how full bucket replies is")]
+    Measure(#[source] async_nats::jetstream::stream::InfoError),
 }
 
 /// A complete answer.
@@ -71,6 +88,16 @@ struct Head {
     /// Size of the body before it was compressed, when it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
+    /// Where all of it lies, when it was too large: another such line and its body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blob: Option<BlobRef>,
+}
+
+/// What the bucket holds under a key.
+#[derive(Debug, PartialEq, Eq)]
+enum Kept {
+    Reply(Reply),
+    In(BlobRef),
 }
 
 /// Names a call: its run, and a digest of its idempotency key and of what was asked. A run can not name another's call.
@@ -102,6 +129,7 @@ impl CallKey {
 pub struct Replies {
     bus: Bus,
     bucket: kv::Store,
+    blobs: Blobs,
     patience: Duration,
 }
 
@@ -114,7 +142,7 @@ impl Replies {
             bucket = bus.jetstream().get_key_value(BUCKET).await;
         }
         let bucket = bucket.map_err(|error| ReplyError::Bucket(Box::new(error)))?;
-        Ok(Self { bus: bus.clone(), bucket, patience })
+        Ok(Self { bus: bus.clone(), bucket, blobs: Blobs::new(bus), patience })
     }
 
     /// The reply kept under `key`.
@@ -123,7 +151,11 @@ impl Replies {
         let asked = self.bucket.stream.direct_get_last_for_subject(subject);
         let got = tokio::time::timeout(self.patience, asked).await;
         match got.map_err(|_| ReplyError::Silent(self.patience))? {
-            Ok(message) => Ok(decode(&message.payload)),
+            Ok(message) => match decode(&message.payload) {
+                Some(Kept::In(blob)) => self.fetch(&blob).await,
+                Some(Kept::Reply(reply)) => Ok(Some(reply)),
+                None => Ok(None),
+            },
             Err(error) => match error.kind() {
                 DirectGetErrorKind::NotFound => Ok(None),
                 DirectGetErrorKind::ErrorResponse(StatusCode::NO_RESPONDERS, _) => {
@@ -135,23 +167,41 @@ impl Replies {
         }
     }
 
+    /// A reply that lies in the blobs. One that is lost there was not kept.
+    async fn fetch(&self, blob: &BlobRef) -> Result<Option<Reply>, ReplyError> {
+        let got = tokio::time::timeout(self.patience, self.blobs.get(blob)).await;
+        match got.map_err(|_| ReplyError::Silent(self.patience))? {
+            Ok(content) => match decode(&content) {
+                Some(Kept::Reply(reply)) => Ok(Some(reply)),
+                _ => Ok(None),
+            },
+            Err(error) if error.class() == ErrorClass::Broken => {
+                tracing::warn!(error = %chain(&error), "a large kept reply is lost");
+                Ok(None)
+            }
+            Err(error) => Err(ReplyError::Fetch(error)),
+        }
+    }
+
+    /// How full the bucket is, in percent.
+    pub async fn percent(&self) -> Result<u64, ReplyError> {
+        let info = self.bucket.stream.get_info().await.map_err(ReplyError::Measure)?;
+        let most = u64::try_from(info.config.max_bytes).unwrap_or(0);
+        Ok(info.state.bytes.saturating_mul(100).checked_div(most).unwrap_or(0))
+    }
+
     /// Keeps a reply. While the bus is away it waits, for as long as its owner lets it.
     pub async fn keep(&self, key: &CallKey, reply: Bytes) {
-        let bytes = reply.len();
-        if bytes > MAX_KEPT_BYTES {
-            return tracing::warn!(bytes, "the reply is too large to be kept: a repeat would be paid again");
-        }
         let mut tries = 0;
         loop {
             self.bus.connected().await;
-            let Err(error) = self.bucket.put(key.name(), reply.clone()).await else {
+            let Err(error) = self.try_keep(key, &reply).await else {
                 return;
             };
-            let error = ReplyError::Write(error);
             if self.bus.is_connected() {
                 tries += 1;
                 if tries == TRIES {
-                    return tracing::warn!(
+                    return tracing::error!(
                         error = %chain(&error),
                         "the reply can not be kept: a repeat would be paid again"
                     );
@@ -161,6 +211,17 @@ impl Replies {
             tracing::debug!(error = %chain(&error), "the reply is not kept yet");
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    async fn try_keep(&self, key: &CallKey, reply: &Bytes) -> Result<(), ReplyError> {
+        let value = if reply.len() > MAX_INLINE_BYTES {
+            let blob = self.blobs.put(reply.clone()).await.map_err(ReplyError::Store)?;
+            head(&Head { content_type: String::new(), size: None, blob: Some(blob) }).into()
+        } else {
+            reply.clone()
+        };
+        self.bucket.put(key.name(), value).await.map_err(ReplyError::Write)?;
+        Ok(())
     }
 }
 
@@ -175,22 +236,30 @@ async fn restore(bus: &Bus) {
 pub fn encode(content_type: &str, body: &[u8]) -> Bytes {
     let packed =
         (body.len() >= COMPRESS_FROM_BYTES).then(|| zstd::bulk::compress(body, COMPRESSION_LEVEL).ok()).flatten();
-    let head = Head { content_type: content_type.to_owned(), size: packed.as_ref().map(|_| body.len()) };
-    let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
-    bytes.push(b'\n');
+    let size = packed.as_ref().map(|_| body.len());
+    let mut bytes = head(&Head { content_type: content_type.to_owned(), size, blob: None });
     bytes.extend_from_slice(packed.as_deref().unwrap_or(body));
     bytes.into()
 }
 
-fn decode(bytes: &[u8]) -> Option<Reply> {
+fn head(head: &Head) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(head).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Kept> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
+    if let Some(blob) = head.blob {
+        return Some(Kept::In(blob));
+    }
     let body = &bytes[end + 1..];
     let body = match head.size {
         None => body.to_vec(),
         Some(size) => zstd::bulk::decompress(body, size.min(crate::answer::MAX_ANSWER_BYTES)).ok()?,
     };
-    Some(Reply { content_type: head.content_type, body })
+    Some(Kept::Reply(Reply { content_type: head.content_type, body }))
 }
 
 #[cfg(test)]
@@ -202,8 +271,8 @@ mod tests {
         let event = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n";
         for body in ["{}\n{}".to_owned(), event.repeat(20_000)] {
             let kept = encode("text/event-stream", body.as_bytes());
-            assert!(kept.len() < MAX_KEPT_BYTES);
-            let reply = decode(&kept).unwrap();
+            assert!(kept.len() < MAX_INLINE_BYTES);
+            let Some(Kept::Reply(reply)) = decode(&kept) else { panic!("no reply") };
             assert_eq!(reply.content_type, "text/event-stream");
             assert!(reply.body == body.as_bytes());
         }

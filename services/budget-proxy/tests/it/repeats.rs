@@ -1,6 +1,13 @@
 //! A call under one key is paid once: repeats are answered from what was kept, or join what is under way.
 
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Config;
+use budget_proxy::replies::{self, CallKey, Replies};
+use budget_proxy::upstream;
 use futures::future::join_all;
+use kit::identity::Service;
+use schemas::RunId;
 use schemas::call::CallOutcome;
 
 use crate::client::{Api, BOTH, Hearing, hear, json_of, question, refusal};
@@ -190,6 +197,40 @@ async fn long_streams_are_kept_too() {
     let again = caller.ask(Api::OpenAi, "k", "long", true).await;
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert!(hear(again).await == first);
+}
+
+#[tokio::test]
+async fn a_full_bucket_forgets_the_oldest_replies_and_keeps_the_newest() {
+    let text = "0123456789".repeat(800);
+    let stage = Stage::playing(&format!("\n  - name: long\n    reply: {{text: '{text}'}}\n")).await;
+    let setup = stage.bus.bus(Service::Setup).await;
+    let bucket = setup.jetstream().get_stream("KV_replies").await.unwrap();
+    let small = Config { max_bytes: 64 * 1024, ..bucket.cached_info().config.clone() };
+    setup.jetstream().update_stream(small).await.unwrap();
+
+    let (_run, caller) = stage.caller().await;
+    for n in 0..32 {
+        hear(caller.ask(Api::Anthropic, &format!("k{n}"), "long", false).await).await;
+    }
+    for (key, is_kept) in [("k31", true), ("k0", false)] {
+        let again = caller.ask(Api::Anthropic, key, "long", false).await;
+        assert_eq!(again.headers().contains_key("idempotent-replayed"), is_kept, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_too_large_for_a_message_is_kept_too() {
+    let stage = Stage::playing(RULES).await;
+    let bus = stage.bus.bus(Service::BudgetProxy).await;
+    let kept = Replies::open(&bus, Duration::from_secs(10)).await.unwrap();
+    let run = RunId::from_uuid(kit::clock::uuid7());
+    let key = CallKey::new(run, upstream::Api::Anthropic, "k", b"body");
+    // What can not be compressed.
+    let body: Vec<u8> = (0..500_000_u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) ^ 0x5a5a).to_le_bytes()).collect();
+    kept.keep(&key, replies::encode("text/event-stream", &body)).await;
+    let found = kept.get(&key).await.unwrap().expect("a reply");
+    assert_eq!(found.content_type, "text/event-stream");
+    assert!(found.body == body);
 }
 
 #[tokio::test]

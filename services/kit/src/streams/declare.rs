@@ -101,12 +101,14 @@ fn buckets() -> Vec<Config> {
     buckets
 }
 
-/// The bucket of kept replies.
+/// The bucket of kept replies. When it is full the oldest go before their time: a call that has just been made is the likeliest
+/// to be asked for again.
 pub(super) fn replies(replicas: usize) -> Config {
     Config {
         storage: StorageType::Memory,
         max_age: REPLIES_TTL,
         max_bytes: REPLIES_BYTES,
+        discard: DiscardPolicy::Old,
         num_replicas: replicas,
         ..bucket("replies")
     }
