@@ -13,9 +13,9 @@ mod sweep;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishError;
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 use schemas::content::MAX_INLINE_BYTES;
@@ -24,10 +24,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::bus::{Bus, Fault, Last};
+use crate::bus::{Bus, Fault, Last, code};
 use crate::class::{Classified, ErrorClass};
 use crate::clock;
-use crate::message::RawMessage;
 
 use object::{Info, chunk_subject, meta_subject};
 
@@ -134,12 +133,26 @@ impl Classified for BlobError {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     bus: Bus,
+    renew_after: SignedDuration,
+}
+
+/// An object that is there.
+struct There {
+    info: Info,
+    stored: Timestamp,
+    sequence: u64,
 }
 
 impl Blobs {
     /// The blobs of the bus's project.
     pub fn new(bus: &Bus) -> Self {
-        Self { bus: bus.clone() }
+        Self { bus: bus.clone(), renew_after: RENEW_AFTER }
+    }
+
+    /// With another age at which a blob that is put again gets a new time: no test waits for an hour.
+    #[doc(hidden)]
+    pub fn for_test(bus: &Bus, renew_after: SignedDuration) -> Self {
+        Self { bus: bus.clone(), renew_after }
     }
 
     /// Keeps `content`, unless it is kept already.
@@ -150,13 +163,17 @@ impl Blobs {
             return Err(BlobError::TooLarge { digest, bytes });
         }
         let put = async {
-            match self.info(&digest).await? {
-                None => self.write(&digest, &content).await,
-                // What is old and not named may be about to be swept: whoever is about to name it renews it.
-                Some((info, stored)) if clock::now().duration_since(stored) > RENEW_AFTER => {
-                    self.publish_info(&info).await
-                }
-                Some(_) => Ok(()),
+            let Some(there) = self.info(&digest).await? else {
+                return self.write(&digest, &content).await;
+            };
+            // What is old and not named may be about to be swept: whoever is about to name it renews it.
+            if !self.is_old(&there) || self.renew(&there).await? {
+                return Ok(());
+            }
+            // A sweep was quicker, which takes the chunks as well, or another writer.
+            match self.info_from_leader(&digest).await? {
+                Some(there) if !self.is_old(&there) => Ok(()),
+                _ => self.write(&digest, &content).await,
             }
         };
         match put.await {
@@ -177,7 +194,7 @@ impl Blobs {
         if info.is_none() {
             info = self.info_from_leader(&name).await.map_err(failed)?;
         }
-        let (info, _) = info.ok_or_else(|| BlobError::Missing { digest: name.clone() })?;
+        let There { info, .. } = info.ok_or_else(|| BlobError::Missing { digest: name.clone() })?;
         if info.size > MAX_BLOB_BYTES {
             return Err(BlobError::TooLarge { digest: name, bytes: info.size });
         }
@@ -207,17 +224,17 @@ impl Blobs {
     }
 
     /// What the store says of an object that is there, and since when.
-    async fn info(&self, name: &str) -> Result<Option<(Info, Timestamp)>, Fault> {
+    async fn info(&self, name: &str) -> Result<Option<There>, Fault> {
         let found = self.bus.last_on(STREAM, &meta_subject(name)).await?;
         present(found)
     }
 
     /// The same from the stream's leader: what was put a moment ago may not be everywhere yet.
-    async fn info_from_leader(&self, name: &str) -> Result<Option<(Info, Timestamp)>, Fault> {
+    async fn info_from_leader(&self, name: &str) -> Result<Option<There>, Fault> {
         let request = json!({ "last_by_subj": meta_subject(name) });
         let found = self.bus.leader_get(STREAM, &request).await?;
-        let opaque = found.as_ref().and_then(RawMessage::opaque);
-        present(opaque.map(|(time, body)| Last { time, body }))
+        let last = found.and_then(|found| found.opaque().map(|(time, body)| Last { sequence: found.seq, time, body }));
+        present(last)
     }
 
     /// Writes an object: its chunks, several at a time, and when all are stored its name. Of two that write the same
@@ -244,13 +261,34 @@ impl Blobs {
             ack.await.map_err(|error| refused(&error))?;
         }
         let info = Info::new(name, &nuid, content.len() as u64, chunks, clock::now());
-        self.publish_info(&info).await
+        self.publish_info(&info, None).await
     }
 
-    /// Names an object, or renews its name.
-    async fn publish_info(&self, info: &Info) -> Result<(), Fault> {
+    fn is_old(&self, there: &There) -> bool {
+        clock::now().duration_since(there.stored) > self.renew_after
+    }
+
+    /// Gives the name of an object a new time; false when it is not there any more as it was found. The server decides between
+    /// this and a sweep: of a name that is renewed the sweep leaves the chunks, and a name that is swept is not renewed.
+    async fn renew(&self, there: &There) -> Result<bool, Fault> {
+        match self.publish_info(&there.info, Some(there.sequence)).await {
+            Ok(()) => Ok(true),
+            Err(fault)
+                if matches!(fault.code(), Some(code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_IN_FLIGHT)) =>
+            {
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Names an object, or renews its name, whose last sequence is then `expected`.
+    async fn publish_info(&self, info: &Info, expected: Option<u64>) -> Result<(), Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_ROLLUP, "sub");
+        if let Some(expected) = expected {
+            headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
+        }
         let body = serde_json::to_vec(info).map_err(|error| Fault::Garbled(error.to_string()))?;
         let subject = meta_subject(&info.name);
         self.bus.publish_once(&subject, headers, body.into()).await?;
@@ -288,13 +326,13 @@ impl Blobs {
     }
 }
 
-fn present(found: Option<Last>) -> Result<Option<(Info, Timestamp)>, Fault> {
-    let Some(Last { time, body }) = found else {
+fn present(found: Option<Last>) -> Result<Option<There>, Fault> {
+    let Some(Last { sequence, time: stored, body }) = found else {
         return Ok(None);
     };
     let info: Info =
         serde_json::from_slice(&body).map_err(|error| Fault::Garbled(format!("an object that is none: {error}")))?;
-    Ok((!info.deleted).then_some((info, time)))
+    Ok((!info.deleted).then_some(There { info, stored, sequence }))
 }
 
 fn refused(error: &PublishError) -> Fault {

@@ -41,8 +41,8 @@ impl Blobs {
             }
             // The name first: without it nobody begins to read the chunks. One that was renewed meanwhile stays.
             self.purge(&meta_subject(name), Some(found.sequence)).await?;
-            if let Some((renewed, _)) = self.info_from_leader(name).await? {
-                nuids.insert(renewed.nuid);
+            if let Some(renewed) = self.info_from_leader(name).await? {
+                nuids.insert(renewed.info.nuid);
             } else {
                 removed += u64::from(!found.info.deleted);
             }

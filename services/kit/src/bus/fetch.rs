@@ -32,6 +32,8 @@ pub(crate) struct Page {
 
 /// The last message on a subject.
 pub(crate) struct Last {
+    /// Its sequence.
+    pub(crate) sequence: u64,
     /// When the stream stored it.
     pub(crate) time: Timestamp,
     /// Its body.
@@ -117,8 +119,9 @@ impl Bus {
             None => {
                 let own = |name| Some(answer.headers.as_ref()?.get_last(name)?.as_str());
                 let time = own("Nats-Time-Stamp").and_then(|time| time.parse().ok());
-                let lacks = || Fault::Garbled("a message without a time".to_owned());
-                Ok(Some(Last { time: time.ok_or_else(lacks)?, body: answer.payload }))
+                let lacks = |what| Fault::Garbled(format!("a message without a {what}"));
+                let sequence = number(&answer, "Nats-Sequence").ok_or_else(|| lacks("sequence"))?;
+                Ok(Some(Last { sequence, time: time.ok_or_else(|| lacks("time"))?, body: answer.payload }))
             }
             Some(404) => Ok(None),
             Some(status) => Err(Fault::Garbled(format!("status {status}"))),

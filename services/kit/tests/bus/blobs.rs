@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use jiff::ToSpan as _;
+use jiff::{SignedDuration, ToSpan as _};
 use kit::blobs::Blobs;
 use kit::class::Classified as _;
 use kit::clock;
 use kit::identity::Service;
 use schemas::{BlobRef, Text};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, connect};
+use crate::proxy::Line;
 
 /// What can not be compressed or confused: each place holds something else.
 fn content(bytes: usize, seed: u32) -> Bytes {
@@ -92,4 +93,33 @@ async fn what_nothing_names_is_swept_without_a_trace_and_can_come_back() {
 
     assert_eq!(writer.put(content(200 * 1024, 4)).await.unwrap(), unnamed);
     sweeper.get(&unnamed).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_put_again_at_the_moment_of_its_sweep_is_there() {
+    let fixture = Fixture::start().await;
+    let line = Line::to(&fixture.server.url()).await;
+    let creds = fixture.server.creds(Service::AgentRunner);
+    let writer = Blobs::for_test(&connect(&line.url(), Service::AgentRunner, creds).await, SignedDuration::ZERO);
+    let sweeper = Blobs::new(&fixture.connect(Service::RunCorrelator).await);
+    let content = content(200 * 1024, 5);
+    let blob = writer.put(content.clone()).await.unwrap();
+
+    // Whoever puts it again sees that it is there, and it is swept before it is renewed.
+    line.hold_next_answer();
+    let sweep = async {
+        line.until_held().await;
+        let swept = sweeper.sweep(&HashSet::from([blob.blob.clone()]), clock::now()).await;
+        line.release();
+        swept
+    };
+    let (put, swept) = tokio::join!(writer.put(content.clone()), sweep);
+    assert_eq!((put.unwrap(), swept.unwrap()), (blob.clone(), 1));
+    assert!(sweeper.get(&blob).await.unwrap() == content);
+
+    // And one that is renewed first is not swept.
+    let before = clock::now();
+    writer.put(content.clone()).await.unwrap();
+    assert_eq!(sweeper.sweep(&HashSet::from([blob.blob.clone()]), before).await.unwrap(), 0);
+    assert!(sweeper.get(&blob).await.unwrap() == content);
 }
