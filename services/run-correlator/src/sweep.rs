@@ -23,7 +23,7 @@ use schemas::RunId;
 use schemas::envelope::KINDS_HEADER;
 
 use crate::domain::blobs::{named_in, named_in_letter};
-use crate::read;
+use crate::{parked, read};
 
 /// After the start of the service. A laptop is seldom up for a day.
 const FIRST_AFTER: Duration = Duration::from_mins(10);
@@ -38,7 +38,7 @@ const YOUNG: SignedDuration = SignedDuration::from_hours(24);
 const NAMING: [&str; 4] = [STREAM, "MEMORY", "CONTROL", PARKED];
 
 /// What is parked: messages inside of messages, which may never have been anywhere else.
-const PARKED: &str = "DEAD";
+const PARKED: &str = parked::STREAM;
 
 /// Nothing was removed, or not all that nothing names.
 #[derive(Debug, thiserror::Error)]
@@ -90,27 +90,34 @@ pub(crate) async fn keep(bus: Bus, context: Context) {
 /// Removes every blob from before `before` that nothing names, and says how many. Needs user `run-correlator`.
 pub async fn sweep_blobs(bus: &Bus, before: Timestamp) -> Result<u64, SweepError> {
     let blobs = Blobs::new(bus);
-    let mut named = HashSet::new();
+    // What is named is taken from what there is, so a long history takes no more memory than the store has blobs.
+    let mut unnamed = blobs.stored_before(before).await?;
     for stream in NAMING {
         let mut from = Some(1);
         while let Some(next) = from {
             let page = bus.scan(stream, ">", next).await?;
             for message in &page.messages {
                 if stream == PARKED {
-                    named.extend(named_in_letter(&message.body));
+                    keep_all(&mut unnamed, named_in_letter(&message.body));
                     continue;
                 }
-                named.extend(named_in(&message.body));
-                add_archived(&blobs, message, &mut named).await?;
+                keep_all(&mut unnamed, named_in(&message.body));
+                keep_archived(&blobs, message, &mut unnamed).await?;
             }
             from = page.next;
         }
     }
-    Ok(blobs.sweep(&named, before).await?)
+    Ok(blobs.sweep(&unnamed, before).await?)
 }
 
-/// The names in an archive, when the decision about it does not list them.
-async fn add_archived(blobs: &Blobs, message: &Verbatim, named: &mut HashSet<String>) -> Result<(), SweepError> {
+fn keep_all(unnamed: &mut HashSet<String>, named: impl IntoIterator<Item = String>) {
+    for name in named {
+        unnamed.remove(&name);
+    }
+}
+
+/// Keeps what an archive names, also when the decision about it does not list that.
+async fn keep_archived(blobs: &Blobs, message: &Verbatim, unnamed: &mut HashSet<String>) -> Result<(), SweepError> {
     let kinds = message.header(KINDS_HEADER).unwrap_or_default();
     if !kinds.split(',').any(|kind| kind == "archived") {
         return Ok(());
@@ -121,11 +128,11 @@ async fn add_archived(blobs: &Blobs, message: &Verbatim, named: &mut HashSet<Str
         return Err(SweepError::Unreadable { sequence: message.sequence });
     };
     if let Some(listed) = archived.blobs {
-        named.extend(listed);
+        keep_all(unnamed, listed);
         return Ok(());
     }
     let held = read::open(blobs, run, &archived).await;
     let held = held.map_err(|error| SweepError::Archive { run, source: Box::new(error) })?;
-    named.extend(held.iter().flat_map(|message| named_in(&message.body)));
+    keep_all(unnamed, held.iter().flat_map(|message| named_in(&message.body)));
     Ok(())
 }

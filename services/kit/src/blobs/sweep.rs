@@ -20,22 +20,30 @@ struct Found {
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl Blobs {
-    /// Removes every blob whose name is not in `named` and that was stored before `before`, nothing of it remaining.
-    /// Gives how many.
-    ///
-    /// `before` must lie some hours back, so that whoever put a blob has named it. Needs the right to purge.
-    pub async fn sweep(&self, named: &HashSet<String>, before: Timestamp) -> Result<u64, BlobError> {
-        self.sweep_all(named, before).await.map_err(BlobError::Sweep)
+    /// The names of all blobs that were stored before `before`. Whoever sweeps takes from them what is named anywhere: so what is
+    /// in memory is bounded by the store, and not by all that was ever named.
+    pub async fn stored_before(&self, before: Timestamp) -> Result<HashSet<String>, BlobError> {
+        let infos = self.infos().await.map_err(BlobError::Sweep)?;
+        let old = infos.into_iter().filter(|found| found.stored < before);
+        Ok(old.map(|found| found.info.name).collect())
     }
 
-    async fn sweep_all(&self, named: &HashSet<String>, before: Timestamp) -> Result<u64, Source> {
+    /// Removes every blob whose name is in `unnamed` and that was stored before `before`, nothing of it remaining. Gives how
+    /// many.
+    ///
+    /// `before` must lie some hours back, so that whoever put a blob has named it. Needs the right to purge.
+    pub async fn sweep(&self, unnamed: &HashSet<String>, before: Timestamp) -> Result<u64, BlobError> {
+        self.sweep_all(unnamed, before).await.map_err(BlobError::Sweep)
+    }
+
+    async fn sweep_all(&self, unnamed: &HashSet<String>, before: Timestamp) -> Result<u64, Source> {
         // Chunks are listed before names: whatever is finished meanwhile has its name by then.
         let chunked = self.chunked().await?;
         let mut nuids = HashSet::new();
         let mut removed = 0;
         for found in self.infos().await? {
             let name = &found.info.name;
-            if found.stored >= before || named.contains(name) {
+            if found.stored >= before || !unnamed.contains(name) {
                 nuids.insert(found.info.nuid);
                 continue;
             }

@@ -80,10 +80,13 @@ async fn what_nothing_names_is_swept_without_a_trace_and_can_come_back() {
     let chunk = runner.jetstream().publish(unfinished, "chunk".into()).await;
     chunk.unwrap().await.unwrap();
 
-    let names = HashSet::from([named.blob.clone()]);
     let long_ago = clock::now() - 1.hour();
-    assert_eq!(sweeper.sweep(&names, long_ago).await.unwrap(), 0);
+    assert_eq!(sweeper.stored_before(long_ago).await.unwrap(), HashSet::new());
     let just_now = clock::now() + 1.minute();
+    let mut names = sweeper.stored_before(just_now).await.unwrap();
+    assert_eq!(names, HashSet::from([named.blob.clone(), unnamed.blob.clone()]));
+    names.remove(&named.blob);
+    assert_eq!(sweeper.sweep(&names, long_ago).await.unwrap(), 0);
     assert_eq!(sweeper.sweep(&names, just_now).await.unwrap(), 1);
     assert_eq!(sweeper.get(&unnamed).await.unwrap_err().code(), "blob_missing");
     sweeper.get(&named).await.unwrap();
