@@ -32,6 +32,7 @@ use crate::{
     config::Patience,
     failure::Failure,
     meter::Verdict,
+    probe::{Point, Probe},
     records::Records,
     refusal::{Kind, Refusal},
     replies::{self, CallKey, Replies, Reply},
@@ -79,6 +80,7 @@ struct Shared {
     replies: Replies,
     records: Records,
     patience: Patience,
+    probe: Probe,
     context: Context,
     board: Arc<Board>,
     places: Arc<Semaphore>,
@@ -92,6 +94,7 @@ impl Flights {
         epochs: LiveEpochs,
         replies: Replies,
         patience: Patience,
+        probe: Probe,
         context: Context,
     ) -> Self {
         let last = patience.landing + patience.records;
@@ -101,6 +104,7 @@ impl Flights {
             replies,
             records: Records::new(bus.clone(), context.shutdown.clone(), last),
             patience,
+            probe,
             context,
             board: Arc::default(),
             places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
@@ -160,11 +164,13 @@ impl Shared {
         if !fetched.reached {
             return land(entry, writer, fetched.end);
         }
+        self.probe.at(ask.run_id, Point::AfterAnswer);
         let record = bill::record(&ask, &seen(started_at, &fetched, &writer), &self.crew);
         let answered = is_answer(&fetched);
         let reply = if answered && named { Some(packed(&fetched, &writer).await) } else { None };
         let keeping = async {
             if let Some(reply) = reply {
+                self.probe.at(ask.run_id, Point::BeforeKeep);
                 self.keep(&key, reply).await;
             }
         };

@@ -7,7 +7,8 @@
 //!
 //! A call runs as a [`flight`] of its own, apart from whoever asked for it: a caller that is killed does not end the
 //! call, and the repeat of its idempotency key joins the flight, or gets the kept reply once it has landed. So a call
-//! is paid once unless this process itself is lost in the middle.
+//! is paid once unless this process itself is lost in the middle. Then its repeat is paid again, and what was paid before is on
+//! record only when the process was lost after the record was sent.
 //!
 //! The path of a call: [`gate`] says who asks, [`intake`] takes the body in, [`request`] reads it, [`upstream`] builds
 //! what is sent, [`gate`] says that the epoch is live, [`flight`] makes the call, [`answer`] reads what comes, [`meter`]
@@ -26,6 +27,7 @@ pub mod health;
 pub mod intake;
 pub mod keys;
 pub mod meter;
+pub mod probe;
 pub mod records;
 pub mod redact;
 pub mod refusal;
@@ -42,7 +44,8 @@ use kit::{bus::Bus, crew::Crew, epochs::LiveEpochs, http, service::Context};
 use tokio::net::TcpListener;
 
 use crate::{
-    flight::Flights, gate::Gate, handle::Proxy, intake::Intake, keys::Keys, replies::Replies, upstream::Upstreams,
+    flight::Flights, gate::Gate, handle::Proxy, intake::Intake, keys::Keys, probe::Probe, replies::Replies,
+    upstream::Upstreams,
 };
 
 /// What the service needs from its surroundings.
@@ -75,11 +78,17 @@ pub enum StartError {
 
 /// Runs the service until `context` ends.
 pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
-    run_with(Patience::SHIPPED, config, deps, context).await
+    run_with(Patience::SHIPPED, Probe::default(), config, deps, context).await
 }
 
-/// As [`run`], with a patience of its own.
-pub async fn run_with(patience: Patience, config: Config, deps: Deps, context: Context) -> Result<(), StartError> {
+/// As [`run`], with a patience of its own and a probe.
+pub async fn run_with(
+    patience: Patience,
+    probe: Probe,
+    config: Config,
+    deps: Deps,
+    context: Context,
+) -> Result<(), StartError> {
     let Deps { bus, crew, listener } = deps;
     let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
     let listener = listener.ok_or(StartError::NoListener)?;
@@ -93,7 +102,7 @@ pub async fn run_with(patience: Patience, config: Config, deps: Deps, context: C
         return Ok(());
     };
     let gate = Gate::new(keys, epochs.clone(), patience.epoch, patience.bus);
-    let flights = Flights::new(&bus, crew, epochs, replies, patience, context.clone());
+    let flights = Flights::new(&bus, crew, epochs, replies, patience, probe, context.clone());
     let proxy = Arc::new(Proxy { gate, intake: Intake::new(&patience), upstreams, flights });
     let router = handle::router(proxy).merge(kit::service::router(context.health.clone()));
     context.ready();

@@ -47,7 +47,7 @@ async fn stage_with(patience: Patience, providers: &[Provider]) -> Stage {
     let routes = providers.iter().enumerate().flat_map(|(n, provider)| {
         [provider.route(&format!("claude-{n}"), "anthropic", ""), provider.route(&format!("gpt-{n}"), "openai", "")]
     });
-    let setting = Setting { routes: routes.collect(), patience: Some(patience) };
+    let setting = Setting { routes: routes.collect(), patience: Some(patience), ..Setting::default() };
     Stage::with(RULES, setting).await
 }
 

@@ -8,6 +8,7 @@ mod faults;
 mod headers;
 mod journal;
 mod life;
+mod lost;
 mod outages;
 mod passing;
 mod provider;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use budget_proxy::probe::Probe;
 use budget_proxy::{Config, Deps, Patience};
 use jiff::SignedDuration;
 use kit::bus::Bus;
@@ -68,6 +69,8 @@ pub(crate) struct Setting {
     pub(crate) routes: String,
     /// Less patience than is shipped.
     pub(crate) patience: Option<Patience>,
+    /// Looks at calls of the first proxy.
+    pub(crate) probe: Probe,
 }
 
 /// Everything that a call passes through.
@@ -96,7 +99,7 @@ impl Stage {
         let issuer = issue(&bus).await;
         let crew = crew(bus.folder(), &setting.routes);
         let patience = setting.patience.unwrap_or(Patience::SHIPPED);
-        let proxy = Proxy::begin(&bus, &crew, &model, patience).await;
+        let proxy = Proxy::begin(&bus, &crew, &model, patience, setting.probe).await;
         soon("the proxy is ready", proxy.context.health.until_ready()).await;
         let runner = bus.bus(Service::AgentRunner).await;
         Self { proxy, model, runner, crew, patience, issuer, bus }
@@ -190,7 +193,7 @@ impl Stage {
 
     /// Another proxy, which may not be ready yet.
     pub(crate) async fn begin_proxy(&self) -> Proxy {
-        Proxy::begin(&self.bus, &self.crew, &self.model, self.patience).await
+        Proxy::begin(&self.bus, &self.crew, &self.model, self.patience, Probe::default()).await
     }
 
     pub(crate) async fn stop_issuer(&self) {
@@ -217,7 +220,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    async fn begin(bus: &TestBus, crew: &Arc<Crew>, model: &Server, patience: Patience) -> Self {
+    async fn begin(bus: &TestBus, crew: &Arc<Crew>, model: &Server, patience: Patience, probe: Probe) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let context = Context::new("budget-proxy");
         let (bus, crew) = (bus.bus_config(Service::BudgetProxy), Arc::clone(crew));
@@ -227,7 +230,7 @@ impl Proxy {
             let (listener, address) = kit::http::bind(LOOPBACK).await.unwrap();
             let deps =
                 Deps { bus: Bus::connect(&bus).await.unwrap(), crew, listener: Arc::new(Mutex::new(Some(listener))) };
-            let running = budget_proxy::run_with(patience, config, deps, own.clone());
+            let running = budget_proxy::run_with(patience, probe, config, deps, own.clone());
             own.spawn_vital("run", running);
             format!("http://{address}")
         });
