@@ -54,7 +54,8 @@ pub trait Receive: Send + Sync {
     /// Keeps the position behind the batch that `next` gave last, of which `started` came.
     fn commit(&mut self, started: &[Started]) -> impl Future<Output = Result<(), ReceiveError>> + Send;
 
-    /// What was said in a thread, its root first; a bounded tail of it when it is long.
+    /// What was said in a thread, its root first; a bounded tail of it when it is long. [`ReceiveError::Refused`] when this
+    /// thread can not be read, however often it is tried.
     fn thread(&self, room: &str, root: &str) -> impl Future<Output = Result<Vec<ThreadLine>, ReceiveError>> + Send;
 }
 
@@ -100,7 +101,7 @@ pub enum Body {
 /// A channel can not receive.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// It will not work again without a person: a revoked token, a wrong password.
+    /// It will not work again without a person: a revoked token, a wrong password, a thread that is broken.
     #[error("the channel {channel} refuses us")]
     Refused {
         /// The channel.

@@ -14,6 +14,7 @@
 //!   again is recognised as a replay and does no harm.
 //! - A response holds the newest events of a room only. When it says that it left some out, they are fetched between
 //!   its `prev_batch` and our `since` ([`history`]), which is exactly the gap.
+//! - A room that can not be read while others can keeps a position of its own ([`behind`]).
 //! - A room that was not read so far, just joined or after the position was lost, begins where `domain::catch_up`
 //!   says, and begins there again after a crash.
 //! - A message whose key is not there yet is remembered with the position and tried again ([`unreadable`]).
@@ -29,6 +30,7 @@
 //!
 //! This folder alone knows matrix-sdk. It knows no bus and no run, only messages in and messages out.
 
+mod behind;
 mod content;
 mod history;
 mod invitations;
@@ -125,6 +127,11 @@ fn refused(source: impl Into<Cause>) -> ReceiveError {
 fn is_unknown_position(error: &matrix_sdk::Error) -> bool {
     let is_client_error = error.as_client_api_error().is_some_and(|error| error.status_code.is_client_error());
     is_client_error && matches!(error.client_api_error_kind(), Some(ErrorKind::Unknown | ErrorKind::InvalidParam))
+}
+
+/// Whether there is a homeserver that has nothing better to say, also after many tries. Without one, waiting for it helps.
+fn is_answer(error: &matrix_sdk::Error) -> bool {
+    !matches!(error, matrix_sdk::Error::Http(error) if matches!(**error, matrix_sdk::HttpError::Reqwest(_)))
 }
 
 /// Whether the homeserver says that the access token is not, or no longer, valid.

@@ -7,12 +7,13 @@
 //! read again. A run id derives from its message, so a message that was taken before starts nothing again.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Without a position, older messages get no answer: an hour covers a restart with an empty disk.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Why the room has no position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// The account was not in it so far.
     NewRoom,

@@ -4,8 +4,9 @@
 //! words to rooms. Idempotency: run ids derive from messages and a run's first message is written once, so a batch that
 //! comes again changes nothing. Ordering: a batch is committed to its channel only when everything that it leads to is
 //! in the log; batches follow one another. On failure: while the log can not be written, the same batch is tried until
-//! it can, health is red, and nothing further is read. A refused request is answered in its room; where that is not
-//! possible it is parked, so that an operator finds what a person waits for.
+//! it can, health is red, and nothing further is read. A thread that can not be read is done without, and that is said. A
+//! refused request is answered in its room; where that is not possible it is parked, so that an operator finds what a person
+//! waits for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,6 +44,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Bytes of a thread that an agent is shown.
 const MAX_CONTEXT_BYTES: usize = 32 * 1024;
+
+/// What an agent is shown in place of a thread that can not be read.
+const UNREAD: &str = "This message stands in a thread. What was said in it before could not be read.";
 
 /// The code of a request that was refused and whose room could not be told so.
 const UNTOLD: &str = "refused_untold";
@@ -164,7 +168,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             for decision in inbound::decide(&self.rules, message) {
                 match decision {
                     Decision::Wake(wake) => {
-                        for request in self.requests(message, wake).await? {
+                        for request in self.requests(message, wake, &mut words).await? {
                             // The original of an edit may be in the same batch, and goes first.
                             let taken = wakes.iter().any(|other| other.run_id == request.run_id);
                             if request.wake.edit || taken {
@@ -195,11 +199,15 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 
     /// The requests of a wake: one, or those of a thread's own agents when the message named nobody.
-    async fn requests(&self, message: &IncomingMessage, wake: Wake) -> Result<Vec<Request>, HandleError> {
-        let lines = match &message.thread_root {
-            Some(root) => self.receiver.thread(&message.room, root).await.map_err(HandleError::Thread)?,
-            None => Vec::new(),
-        };
+    async fn requests(
+        &self,
+        message: &IncomingMessage,
+        wake: Wake,
+        words: &mut Words<'_, D>,
+    ) -> Result<Vec<Request>, HandleError> {
+        let lines = self.thread(message, words).await?;
+        let unread = lines.is_none();
+        let lines = lines.unwrap_or_default();
         let mut agents = vec![wake.agent.clone()];
         if wake.by_default
             && let Some(root) = lines.first()
@@ -209,7 +217,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 agents = named.into_iter().collect();
             }
         }
-        let context = thread_context(&lines, &message.event_id);
+        let context = if unread { Some(UNREAD.to_owned()) } else { thread_context(&lines, &message.event_id) };
         let mut requests = Vec::new();
         for agent in agents {
             let wake = Wake { agent, ..wake.clone() };
@@ -217,6 +225,34 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             requests.push(request.map_err(HandleError::Request)?);
         }
         Ok(requests)
+    }
+
+    /// What was said in the thread of a message; nothing when it is not to be had. Then the message is taken without it,
+    /// because nothing that comes after it may wait for that.
+    async fn thread(
+        &self,
+        message: &IncomingMessage,
+        words: &mut Words<'_, D>,
+    ) -> Result<Option<Vec<ThreadLine>>, HandleError> {
+        let Some(root) = &message.thread_root else {
+            return Ok(Some(Vec::new()));
+        };
+        match self.receiver.thread(&message.room, root).await {
+            Ok(lines) => Ok(Some(lines)),
+            Err(error @ ReceiveError::Unavailable { .. }) => Err(HandleError::Thread(error)),
+            Err(error) => {
+                tracing::warn!(event = message.event_id, root, error = chain(&error), "a thread can not be read");
+                let tell = Tell {
+                    room: message.room.clone(),
+                    thread: Some(root.clone()),
+                    key: format!("thread/{}", message.event_id),
+                    text: "I can not read what was said in this thread before, so I go by your last message alone."
+                        .to_owned(),
+                };
+                words.mention(&tell).await.map_err(HandleError::Words)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Starts runs and says where that is refused.

@@ -12,7 +12,8 @@ use matrix_sdk::{room::power_levels::RoomPowerLevelChanges, ruma::RoomId};
 use schemas::{RunId, Subject, Trigger, ids::Token, signal::Delivered};
 
 use crate::{
-    person::{NewRoom, Person},
+    person::{Line, NewRoom, Person},
+    proxy::{Proxy, plain},
     synapse::RateLimits,
     world::{Log, Room, WITHIN, World, until},
 };
@@ -166,6 +167,27 @@ async fn a_follow_up_goes_to_the_threads_own_agent_with_what_was_said() {
     let context = follow_up.context.as_ref().unwrap().preview();
     assert!(context.contains("look at the fountain") && context.contains("answer: "), "{context}");
     assert!(!context.contains("and the pipe?"), "{context}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_can_not_be_read_holds_nothing_up() {
+    let mut world = World::new(RateLimits::Off).await;
+    let proxy = Proxy::start(&world.synapse.url()).await;
+    world.homeserver = proxy.url();
+    let (world, ada, room, _, log) = furnish(world).await;
+    let root = ada.say(&room, "@lead look at the fountain").await.unwrap();
+    ada.wait_for_reply(&room, &root, WITHIN).await.unwrap();
+    proxy.refuse(&["/relations/", plain(&root)], 400, "M_INVALID_PARAM");
+    ada.say_in_thread(&room, &root, "@lead and the pipe?").await.unwrap();
+    let next = ada.say(&room, "@lead and now?").await.unwrap();
+    ada.wait_for_reply(&room, &next, WITHIN).await.unwrap();
+    let is_told = |line: &Line| line.text.contains("I can not read what was said in this thread before");
+    let told = ada.wait_for(&room, WITHIN, is_told).await.unwrap();
+    assert_eq!(told.thread.as_ref(), Some(&root));
+    let runs = log.runs().await;
+    let follow_up = runs.values().find(|run| run.prompt.preview() == "@lead and the pipe?").unwrap();
+    assert!(follow_up.context.as_ref().unwrap().preview().contains("could not be read"));
     world.end().await;
 }
 

@@ -9,6 +9,7 @@ mod bridge;
 mod chaos;
 mod matrix;
 mod process;
+mod proxy;
 mod world;
 
 #[path = "../../../../tests/src/person.rs"]

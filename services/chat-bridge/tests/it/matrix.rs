@@ -1,5 +1,6 @@
 //! The Matrix channel alone, against a real Synapse.
 
+mod behind;
 mod receiving;
 mod sending;
 mod trouble;

@@ -48,6 +48,8 @@ pub(crate) struct World {
     runner: Option<Context>,
     bridge: Option<Context>,
     password: String,
+    /// Where the crew finds the homeserver.
+    pub(crate) homeserver: String,
 }
 
 impl World {
@@ -62,7 +64,8 @@ impl World {
         streams::ensure(&bus.bus(Service::Setup).await, &options).await.unwrap();
         let synapse = synapse.unwrap();
         let password = synapse.register("crew").await.unwrap();
-        Self { bus, synapse, runner: None, bridge: None, password }
+        let homeserver = synapse.url();
+        Self { bus, synapse, runner: None, bridge: None, password, homeserver }
     }
 
     pub(crate) async fn person(&self, name: &str) -> Person {
@@ -98,7 +101,7 @@ impl World {
              max_steps: 9\n  max_handoff_depth: 2\n  max_handoffs: 6\n  max_repeats: 3\n  deadline: 90m\n  \
              max_tokens: 1000\n  max_messages_without_human: 10\nconsole:\n  run_url: https://console.test/runs/{{run_id}}\n",
             kit::for_test::PROJECT,
-            self.synapse.url(),
+            self.homeserver,
             self.crew_id(),
             allow.join(", "),
         );

@@ -1,7 +1,9 @@
 //! Events that a sync response left out.
 
+use std::time::Duration;
+
 use matrix_sdk::{
-    Room,
+    Error, Room,
     deserialized_responses::TimelineEvent,
     room::{IncludeRelations, MessagesOptions, RelationsOptions},
     ruma::{OwnedEventId, UInt, api::Direction, events::relation::RelationType},
@@ -16,8 +18,12 @@ use crate::{
 /// Events of one request; Synapse gives no more than a thousand and a hundred is its usual page.
 const PAGE: u32 = 100;
 
+/// How long one page may take. The SDK goes on for a quarter of an hour where a homeserver answers that it is ill, and what
+/// other rooms have would wait meanwhile.
+const PAGE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Events of one gap. More than this in one room while the bridge was away is a flood, and is told as such.
-pub(super) const MAX_GAP: usize = 10_000;
+const MAX_GAP: usize = 10_000;
 
 /// Events that are looked through in a room without a position.
 const MAX_CATCH_UP: usize = 1_000;
@@ -31,57 +37,70 @@ const MAX_THREAD_PAGES: usize = 10;
 /// Events that are looked through for a message of ours outside any thread.
 const MAX_LOOK_BACK: usize = 500;
 
-/// What lies between two points, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Gap {
-    pub(super) events: Vec<TimelineEvent>,
-    /// Whether there was more than [`MAX_GAP`].
-    pub(super) cut: bool,
+/// The newest events of a room, oldest first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newest<'a> {
+    pub(super) events: &'a [TimelineEvent],
+    /// Where what came before them ends, when something is left out.
+    pub(super) before: Option<&'a str>,
 }
 
-/// The events between `since` and `prev_batch`.
-pub(super) async fn gap(room: &Room, since: &str, prev_batch: &str) -> matrix_sdk::Result<Gap> {
-    let mut walk = Walk::new(room, Some(prev_batch), Some(since));
-    let mut events = Vec::new();
-    while let Some(page) = walk.page().await? {
-        events.extend(page);
-        if events.len() >= MAX_GAP {
-            events.reverse();
-            return Ok(Gap { events, cut: true });
+/// The events to take, oldest first.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) events: Vec<TimelineEvent>,
+    /// How many were looked at, when there are older ones that were not.
+    pub(super) cut_at: Option<usize>,
+}
+
+impl Events {
+    fn of(mut newest_first: Vec<TimelineEvent>, cut_at: Option<usize>) -> Self {
+        newest_first.reverse();
+        Self { events: newest_first, cut_at }
+    }
+}
+
+/// `newest`, and what came before them since a position.
+pub(super) async fn gap(room: &Room, since: &str, newest: Newest<'_>) -> matrix_sdk::Result<Events> {
+    let mut taken: Vec<TimelineEvent> = newest.events.iter().rev().cloned().collect();
+    if let Some(before) = newest.before {
+        let mut walk = Walk::new(room, Some(before), Some(since));
+        let bound = taken.len() + MAX_GAP;
+        while let Some(page) = walk.page().await? {
+            taken.extend(page);
+            if taken.len() >= bound {
+                return Ok(Events::of(taken, Some(MAX_GAP)));
+            }
         }
     }
-    events.reverse();
-    Ok(Gap { events, cut: false })
+    Ok(Events::of(taken, None))
 }
 
-/// Of `newest` and what came before them, the events to take in a room without a position, oldest first.
-pub(super) async fn catch_up(
-    room: &Room,
-    newest: &[TimelineEvent],
-    prev_batch: Option<&str>,
-    origin: Origin,
-) -> matrix_sdk::Result<Vec<TimelineEvent>> {
+/// Of `newest` and what came before them, the events to take in a room without a position.
+pub(super) async fn catch_up(room: &Room, newest: Newest<'_>, origin: Origin) -> matrix_sdk::Result<Events> {
     let begins = |event: &TimelineEvent| {
         let (mark, at) = translate::mark(event, room.own_user_id());
         catch_up::begins_after(mark, at, origin)
     };
-    if let Some(at) = newest.iter().rposition(begins) {
-        return Ok(newest[at + 1..].to_vec());
+    if let Some(at) = newest.events.iter().rposition(begins) {
+        return Ok(Events { events: newest.events[at + 1..].to_vec(), cut_at: None });
     }
-    let mut taken: Vec<TimelineEvent> = newest.iter().rev().cloned().collect();
-    if let Some(prev_batch) = prev_batch {
-        let mut walk = Walk::new(room, Some(prev_batch), None);
-        'pages: while let Some(page) = walk.page().await? {
+    let mut taken: Vec<TimelineEvent> = newest.events.iter().rev().cloned().collect();
+    if let Some(before) = newest.before {
+        let mut walk = Walk::new(room, Some(before), None);
+        while let Some(page) = walk.page().await? {
             for event in page {
-                if begins(&event) || taken.len() >= MAX_CATCH_UP {
-                    break 'pages;
+                if begins(&event) {
+                    return Ok(Events::of(taken, None));
+                }
+                if taken.len() >= MAX_CATCH_UP {
+                    return Ok(Events::of(taken, Some(MAX_CATCH_UP)));
                 }
                 taken.push(event);
             }
         }
     }
-    taken.reverse();
-    Ok(taken)
+    Ok(Events::of(taken, None))
 }
 
 /// What was said in a thread: its root, then its newest messages, oldest first.
@@ -89,7 +108,7 @@ pub(super) async fn thread(room: &Room, root: OwnedEventId) -> matrix_sdk::Resul
     let mut events = Vec::new();
     let mut from = None;
     for _ in 0..MAX_THREAD_PAGES {
-        let page = room.relations(root.clone(), in_thread(from)).await?;
+        let page = in_time(room.relations(root.clone(), in_thread(from))).await?;
         events.extend(page.chunk);
         from = page.next_batch_token;
         if from.is_none() || events.len() >= MAX_THREAD {
@@ -97,7 +116,7 @@ pub(super) async fn thread(room: &Room, root: OwnedEventId) -> matrix_sdk::Resul
         }
     }
     events.truncate(MAX_THREAD);
-    events.push(room.event(&root, None).await?);
+    events.push(in_time(room.event(&root, None)).await?);
     events.reverse();
     Ok(events.iter().filter_map(line).collect())
 }
@@ -116,7 +135,7 @@ pub(super) async fn find(
     if let Some(root) = thread {
         let mut from = None;
         for _ in 0..MAX_THREAD_PAGES {
-            let page = room.relations(root.clone(), in_thread(from)).await?;
+            let page = in_time(room.relations(root.clone(), in_thread(from))).await?;
             if let Some(found) = page.chunk.iter().find(|event| is_it(event)) {
                 return Ok(found.event_id());
             }
@@ -139,6 +158,11 @@ pub(super) async fn find(
         }
     }
     Ok(None)
+}
+
+/// The outcome of a request, as long as it does not take longer than a page may.
+pub(super) async fn in_time<T>(request: impl Future<Output = matrix_sdk::Result<T>>) -> matrix_sdk::Result<T> {
+    tokio::time::timeout(PAGE_WITHIN, request).await.unwrap_or(Err(Error::Timeout))
 }
 
 fn in_thread(from: Option<String>) -> RelationsOptions {
@@ -180,7 +204,7 @@ impl<'a> Walk<'a> {
         let mut options = MessagesOptions::backward().from(self.from.as_deref());
         options.to.clone_from(&self.to);
         options.limit = UInt::from(PAGE);
-        let page = self.room.messages(options).await?;
+        let page = in_time(self.room.messages(options)).await?;
         self.done = page.end.is_none() || page.end == self.from;
         self.from = page.end;
         Ok(Some(page.chunk))

@@ -5,7 +5,7 @@
 
 use matrix_sdk::{Client, RoomState, ruma::api::error::ErrorKind};
 
-use super::rooms::Rooms;
+use super::{history::in_time, rooms::Rooms};
 use crate::domain::rules::Rules;
 
 /// Brings memberships in line with the rules.
@@ -16,7 +16,8 @@ pub(super) async fn settle(client: &Client, rules: &Rules) {
         };
         let inviter = invite.inviter_id;
         let allowed = rules.senders.allow(inviter.as_str());
-        let done = if allowed { room.join().await } else { room.leave().await };
+        // A room whose server is away must not hold up the others.
+        let done = if allowed { in_time(room.join()).await } else { in_time(room.leave()).await };
         match done {
             Ok(()) => {
                 tracing::info!(room = %room.room_id(), %inviter, joined = allowed, "invitation settled");
@@ -35,7 +36,7 @@ pub(super) async fn join_configured(client: &Client, rooms: &Rooms) {
         if !matches!(state, None | Some(RoomState::Left)) {
             continue;
         }
-        match client.join_room_by_id(&id).await {
+        match in_time(client.join_room_by_id(&id)).await {
             Ok(_) => tracing::info!(room = %id, "joined"),
             // A closed room: somebody has to invite us.
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::Forbidden | ErrorKind::NotFound)) => {

@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
+use super::behind::Behind;
+
 const FILE: &str = "position.json";
 
 /// How far the rooms were read.
@@ -28,6 +30,9 @@ pub(super) struct Position {
     /// The rooms whose events up to `since` were read.
     #[serde(default)]
     pub(super) rooms: BTreeSet<OwnedRoomId>,
+    /// The rooms whose events up to `since` could not be read, with positions of their own.
+    #[serde(default)]
+    pub(super) behind: BTreeMap<OwnedRoomId, Behind>,
     /// Messages whose keys are missing.
     #[serde(default)]
     pub(super) unreadable: BTreeMap<OwnedEventId, Unreadable>,
@@ -36,7 +41,7 @@ pub(super) struct Position {
 impl Position {
     /// That of somebody who has read nothing.
     pub(super) fn beginning(now: Timestamp) -> Self {
-        Self { since: None, begun: now, rooms: BTreeSet::new(), unreadable: BTreeMap::new() }
+        Self { since: None, begun: now, rooms: BTreeSet::new(), behind: BTreeMap::new(), unreadable: BTreeMap::new() }
     }
 }
 

@@ -1,14 +1,20 @@
-//! What one sync response leads to: every event of every room, without a gap, translated.
+//! What one sync response leads to: every event of every room, without a gap, translated. A room that can not be read is
+//! left behind ([`behind`]), and holds up no other.
 
+use jiff::Timestamp;
+use kit::class::chain;
 use matrix_sdk::{
     Client, Room,
     deserialized_responses::TimelineEvent,
-    ruma::{OwnedEventId, api::error::ErrorKind},
-    sync::{JoinedRoomUpdate, SyncResponse},
+    ruma::{OwnedEventId, RoomId, api::error::ErrorKind},
+    sync::SyncResponse,
 };
 
 use super::{
-    Settings, history,
+    Settings,
+    behind::{self, Start},
+    history::{self, Newest},
+    is_answer, is_revoked,
     position::Position,
     rooms::Rooms,
     translate::{self, Place},
@@ -30,66 +36,93 @@ pub(super) struct Reader<'a> {
     pub(super) health: &'a Health,
     /// The position that the response begins at.
     pub(super) position: &'a Position,
+    pub(super) now: Timestamp,
 }
 
 impl Reader<'_> {
-    /// Everything that a response leads to, and the position behind it.
+    /// Everything that a response leads to, and the position behind it. Fails only when our access is revoked.
     pub(super) async fn read(&self, client: &Client, response: &SyncResponse) -> matrix_sdk::Result<(Batch, Position)> {
         let mut position = Position { since: Some(response.next_batch.clone()), ..self.position.clone() };
         let mut batch = Batch::default();
         for (id, update) in &response.rooms.joined {
-            let Some(room) = client.get_room(id) else {
+            let (Some(room), false) = (client.get_room(id), position.behind.contains_key(id)) else {
                 continue;
             };
-            let name = self.rooms.name(id);
-            let events = self.events(&room, update, name.as_deref(), &mut batch).await?;
-            for event in &events {
-                self.take(&room, name.as_deref(), event, &mut batch, &mut position).await?;
+            let timeline = &update.timeline;
+            let before = timeline.prev_batch.as_deref().filter(|_| timeline.limited);
+            let newest = Newest { events: &timeline.events, before };
+            let start = self.start(id);
+            match self.room(&room, &start, newest, &mut position).await {
+                Ok(mut read) => {
+                    position.rooms.insert(id.clone());
+                    batch.messages.append(&mut read.messages);
+                    batch.notices.append(&mut read.notices);
+                }
+                Err(error) if is_revoked(&error) => return Err(error),
+                Err(error) => behind::leave(self, id, start, &error, (&mut position, &mut batch)),
             }
-            position.rooms.insert(id.clone());
         }
         for id in response.rooms.left.keys() {
             position.rooms.remove(id);
         }
-        unreadable::retry(self, client, &mut position, &mut batch, kit::clock::now()).await;
+        behind::retry(self, client, response, (&mut position, &mut batch)).await?;
+        unreadable::retry(self, client, &mut position, &mut batch, self.now).await;
         Ok((batch, position))
+    }
+
+    /// Where the events of a room that is not behind begin.
+    fn start(&self, room: &RoomId) -> Start {
+        match &self.position.since {
+            Some(since) if self.position.rooms.contains(room) => Start::After(since.clone()),
+            Some(_) => Start::Anew(Origin::NewRoom),
+            None => Start::Anew(Origin::NoPosition { begun: self.position.begun }),
+        }
+    }
+
+    /// What the events of a room from `start` on lead to: all of it, or an error.
+    pub(super) async fn room(
+        &self,
+        room: &Room,
+        start: &Start,
+        newest: Newest<'_>,
+        position: &mut Position,
+    ) -> matrix_sdk::Result<Batch> {
+        let mut batch = Batch::default();
+        let name = self.rooms.name(room.room_id());
+        for event in &self.events(room, start, newest, name.as_deref(), &mut batch).await? {
+            self.take(room, name.as_deref(), event, &mut batch, position).await?;
+        }
+        Ok(batch)
     }
 
     /// The events of a room, oldest first, without a gap.
     async fn events(
         &self,
         room: &Room,
-        update: &JoinedRoomUpdate,
+        start: &Start,
+        newest: Newest<'_>,
         name: Option<&str>,
         batch: &mut Batch,
     ) -> matrix_sdk::Result<Vec<TimelineEvent>> {
-        let timeline = &update.timeline;
-        let since = self.position.since.as_deref().filter(|_| self.position.rooms.contains(room.room_id()));
-        let Some(since) = since else {
-            let prev_batch = timeline.prev_batch.as_deref().filter(|_| timeline.limited);
-            let origin = match self.position.since {
-                Some(_) => Origin::NewRoom,
-                None => Origin::NoPosition { begun: self.position.begun },
-            };
-            return history::catch_up(room, &timeline.events, prev_batch, origin).await;
+        let events = match start {
+            Start::Anew(origin) => history::catch_up(room, newest, *origin).await?,
+            // What is written where nobody is heard need not be fetched.
+            Start::After(since) => {
+                let before = newest.before.filter(|_| name.is_some());
+                history::gap(room, since, Newest { before, ..newest }).await?
+            }
         };
-        let (true, Some(prev_batch), true) = (timeline.limited, timeline.prev_batch.as_deref(), name.is_some()) else {
-            return Ok(timeline.events.clone());
-        };
-        let mut gap = history::gap(room, since, prev_batch).await?;
-        if gap.cut {
+        if let (Some(seen), Start::After(since)) = (events.cut_at, start) {
             batch.notices.push(Tell {
                 room: room.room_id().to_string(),
                 thread: None,
                 key: format!("gap/{}/{since}", room.room_id()),
                 text: format!(
-                    "While I was away more than {} things were written here. I did not read the oldest of them.",
-                    history::MAX_GAP
+                    "While I was away more than {seen} things were written here. I did not read the oldest of them."
                 ),
             });
         }
-        gap.events.extend(timeline.events.iter().cloned());
-        Ok(gap.events)
+        Ok(events.events)
     }
 
     async fn take(
@@ -107,46 +140,57 @@ impl Reader<'_> {
             }
             return Ok(());
         }
-        batch.messages.extend(self.message(room, event).await?);
-        Ok(())
+        self.message(room, event, batch).await
     }
 
-    /// What a decrypted event says to us, if anything.
+    /// Adds what a decrypted event says to us, if anything.
     pub(super) async fn message(
         &self,
         room: &Room,
         event: &TimelineEvent,
-    ) -> matrix_sdk::Result<Option<IncomingMessage>> {
+        batch: &mut Batch,
+    ) -> matrix_sdk::Result<()> {
         let name = self.rooms.name(room.room_id());
         let place = Place { room: room.room_id().as_str(), room_name: name.as_deref(), me: room.own_user_id() };
-        match translate::message(event, place) {
-            Some(message) => self.complete(room, message).await,
-            None => Ok(None),
+        if let Some(message) = translate::message(event, place) {
+            self.complete(room, message, batch).await?;
         }
+        Ok(())
     }
 
     /// An edit does not say in which thread it stands, and in an encrypted room the homeserver does not check whose
     /// message it replaces.
-    async fn complete(&self, room: &Room, mut message: IncomingMessage) -> matrix_sdk::Result<Option<IncomingMessage>> {
+    async fn complete(&self, room: &Room, mut message: IncomingMessage, batch: &mut Batch) -> matrix_sdk::Result<()> {
         let Kind::Edit { of } = &message.kind else {
-            return Ok(Some(message));
+            batch.messages.push(message);
+            return Ok(());
         };
         if !self.settings.rules.hears(message.room_name.as_deref(), &message.sender) {
-            return Ok(None);
+            return Ok(());
         }
         let Ok(original) = OwnedEventId::try_from(of.as_str()) else {
-            return Ok(None);
+            return Ok(());
         };
-        match room.event(&original, None).await {
+        match history::in_time(room.event(&original, None)).await {
             Ok(original) if original.sender().is_some_and(|sender| sender.as_str() == message.sender) => {
                 message.thread_root = translate::thread_root(&original);
-                Ok(Some(message))
+                batch.messages.push(message);
             }
-            Ok(_) => Ok(None),
+            Ok(_) => {}
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
-                Ok(None)
             }
-            Err(error) => Err(error),
+            // One message that is not to be had must not cost all others of its room.
+            Err(error) if !is_revoked(&error) && is_answer(&error) => {
+                tracing::warn!(event = message.event_id, of, error = chain(&error), "an edit is not taken");
+                batch.notices.push(Tell {
+                    room: message.room,
+                    thread: Some(of.clone()),
+                    key: format!("edit/{}", message.event_id),
+                    text: "I can not look up this message, so I have not taken its correction. Please write it as a new message.".to_owned(),
+                });
+            }
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 }

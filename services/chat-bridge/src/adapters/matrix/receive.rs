@@ -1,6 +1,6 @@
 //! The receiving half: sync, gaps, translation, position.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::class::chain;
@@ -22,7 +22,7 @@ use matrix_sdk::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    CHANNEL, Settings, history, invitations, is_revoked, is_unknown_position,
+    CHANNEL, Settings, behind, history, invitations, is_answer, is_revoked, is_unknown_position,
     position::{Position, PositionFile},
     read::Reader,
     refused,
@@ -39,7 +39,7 @@ use crate::{
 /// How long the homeserver may hold a sync open when nothing happens.
 const LONG_POLL: Duration = Duration::from_secs(30);
 
-/// The same while a message waits for its key: soon enough to tell its room.
+/// The same while a message waits for its key or a room is to be tried again: soon enough to tell the room.
 const SHORT_POLL: Duration = Duration::from_secs(2);
 
 /// Health keys.
@@ -58,9 +58,6 @@ pub struct Receiver {
     client: Option<Client>,
     newly_logged_in: bool,
     publish: watch::Sender<Option<Client>>,
-    /// A response that matrix-sdk has processed and whose events are not all fetched yet. It can not be had again in
-    /// this process.
-    response: Option<SyncResponse>,
     /// The batch that was given out and is not committed, and the position behind it.
     pending: Option<(Batch, Position)>,
     /// To be said with the next batch.
@@ -89,7 +86,6 @@ impl Receiver {
             client: None,
             newly_logged_in: false,
             publish,
-            response: None,
             pending: None,
             notices: Vec::new(),
             last_sync: Instant::now(),
@@ -99,7 +95,13 @@ impl Receiver {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader { settings: &self.settings, rooms: &self.rooms, health: &self.health, position: &self.position }
+        Reader {
+            settings: &self.settings,
+            rooms: &self.rooms,
+            health: &self.health,
+            position: &self.position,
+            now: kit::clock::now(),
+        }
     }
 
     /// The client, logged in.
@@ -129,20 +131,15 @@ impl Receiver {
             return Ok(batch.clone());
         }
         let client = self.client().await?;
-        let response = match self.response.take() {
-            Some(response) => response,
-            None => self.fetch(&client).await?,
-        };
+        let response = self.fetch(&client).await?;
         match self.reader().read(&client, &response).await {
             Ok((mut batch, position)) => {
                 batch.notices.append(&mut self.notices);
                 self.pending = Some((batch.clone(), position));
                 Ok(batch)
             }
-            Err(error) => {
-                self.response = Some(response);
-                Err(unavailable(error))
-            }
+            // The position is where it was, so the next device is given all of it again.
+            Err(error) => Err(self.revoked(error)),
         }
     }
 
@@ -179,7 +176,9 @@ impl Receiver {
         if self.newly_logged_in {
             return Duration::ZERO;
         }
-        if self.position.unreadable.values().any(|event| !event.told) { SHORT_POLL } else { LONG_POLL }
+        let Position { behind, unreadable, .. } = &self.position;
+        let soon = !behind.is_empty() || unreadable.values().any(|event| !event.told);
+        if soon { SHORT_POLL } else { LONG_POLL }
     }
 
     fn synced(&mut self) {
@@ -202,6 +201,7 @@ impl Receiver {
         match &error {
             // As after a restored backup.
             _ if self.position.since.is_some() && is_unknown_position(&error) => {
+                behind::forget(&self.reader());
                 let unreadable = std::mem::take(&mut self.position.unreadable);
                 self.position = Position { unreadable, ..Position::beginning(kit::clock::now()) };
                 let text = "The homeserver does not know how far I had read. I go on with what is recent; check for messages without an answer.";
@@ -251,7 +251,7 @@ impl Receive for Receiver {
     async fn next(&mut self) -> Result<Batch, ReceiveError> {
         let (health, since) = (self.health.clone(), self.last_sync_at);
         let stalled_at = self.last_sync + self.settings.stalled_after;
-        let mut read = pin!(self.read());
+        let mut read = Box::pin(self.read());
         tokio::select! {
             biased;
             result = &mut read => return result,
@@ -276,16 +276,17 @@ impl Receive for Receiver {
     }
 
     async fn thread(&self, room: &str, root: &str) -> Result<Vec<ThreadLine>, ReceiveError> {
-        let not_there = || unavailable(Said(format!("the room {room} is not there")));
+        let not_there = || refused(Said(format!("the room {room} is not there")));
         let client = self.client.as_ref().ok_or_else(not_there)?;
-        let id = <&RoomId>::try_from(room).map_err(unavailable)?;
-        let root = OwnedEventId::try_from(root).map_err(unavailable)?;
+        let id = <&RoomId>::try_from(room).map_err(refused)?;
+        let root = OwnedEventId::try_from(root).map_err(refused)?;
         let room = client.get_room(id).ok_or_else(not_there)?;
         match history::thread(&room, root).await {
             // A thread whose root is gone or was never ours to see.
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
                 Ok(Vec::new())
             }
+            Err(error) if is_answer(&error) => Err(refused(error)),
             lines => lines.map_err(unavailable),
         }
     }

@@ -12,6 +12,7 @@ use matrix_sdk::{
 };
 
 use super::{
+    history,
     position::{Position, Unreadable},
     read::Reader,
     translate,
@@ -66,17 +67,14 @@ pub(super) async fn retry(
         let Some(room) = client.get_room(&entry.room) else {
             continue;
         };
-        let read = match room.event(&id, None).await {
-            Ok(event) if event.kind.is_utd() => None,
-            Ok(event) => reader.message(&room, &event).await.ok(),
-            Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
-                Some(None)
+        let is_read = match history::in_time(room.event(&id, None)).await {
+            Ok(event) if event.kind.is_utd() => false,
+            Ok(event) => reader.message(&room, &event, batch).await.is_ok(),
+            Err(error) => {
+                matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden))
             }
-            Err(_) => None,
         };
         let age = now.duration_since(entry.since);
-        let is_read = read.is_some();
-        batch.messages.extend(read.flatten());
         if is_read || age > GIVE_UP_AFTER {
             reader.health.clear(&key(id.as_str()));
             position.unreadable.remove(&id);
