@@ -7,5 +7,6 @@ pub mod footer;
 pub mod inbound;
 pub mod patience;
 pub mod rules;
+pub mod seen;
 pub mod split;
 pub mod transaction;

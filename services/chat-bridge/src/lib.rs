@@ -90,7 +90,7 @@ pub async fn run(config: Config, deps: Deps, context: Context) -> Result<(), Sta
         let audit_room = settings.matrix.audit_room.clone();
         let (receiver, sender) = matrix::open(settings, health.clone()).map_err(StartError::Channel)?;
         if let Some(room) = audit_room {
-            start.audit(Audit { project: project.clone(), sender: sender.clone(), room });
+            start.audit(Audit::new(project.clone(), sender.clone(), room));
         }
         start.channel(receiver, sender, rules, &health);
     }

@@ -26,6 +26,11 @@ pub fn line(run: RunId, requested: &Requested, end: &RunEvent) -> Option<String>
     ))
 }
 
+/// The line about a run of which only the archive is left.
+pub fn archived(run: RunId) -> String {
+    format!("… a run ended and was archived before I could tell of it: `nightcrew timeline {run}` shows it.")
+}
+
 fn outcome(end: &RunEvent) -> Option<(&'static str, String, Totals)> {
     match end {
         RunEvent::Finished(end) => Some(("✓", "finished".to_owned(), end.totals)),

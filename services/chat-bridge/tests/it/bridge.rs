@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A world with one person, a room that needs mentions, and an audit room.
-async fn small_world() -> (World, Person, String, String, Log) {
+pub(crate) async fn small_world() -> (World, Person, String, String, Log) {
     furnish(World::new(RateLimits::Off).await).await
 }
 

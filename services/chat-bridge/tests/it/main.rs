@@ -5,6 +5,7 @@
     reason = "what a test is made of fails by panicking, like the test itself"
 )]
 
+mod audit;
 mod bridge;
 mod chaos;
 mod matrix;

@@ -23,12 +23,13 @@ use kit::{
     streams::{self, StreamOptions},
 };
 use schemas::{
-    Decision, Envelope, EventId, RunEvent, RunId, Signal, Subject,
+    AgentName, Class, Decision, Envelope, EventId, ProjectId, RunEvent, RunId, Signal, Subject, Trigger,
     envelope::DECISION_TYPE,
     event::{Finished, Footer, MessageSent, Requested, Totals},
     ids::Token,
     signal::Message,
     subject::filter,
+    trigger::ReplyTo,
 };
 
 pub(crate) use crate::restarts::Room;
@@ -170,6 +171,39 @@ impl World {
             async move { answer(&journal, &delivery.stored).await }
         });
         self.runner = Some(context);
+    }
+
+    /// Asks `lead` for a run that answers in a room.
+    pub(crate) async fn request(&self, channel: &str, room: &str) -> RunId {
+        let run = RunId::from_uuid(kit::clock::uuid7());
+        let requested = Requested {
+            project: ProjectId::try_new(kit::for_test::PROJECT).unwrap(),
+            agent: AgentName::try_new("lead").unwrap(),
+            class: Class::Resident,
+            trigger: Trigger::Command { by: "ada".to_owned(), key: run.to_string() },
+            rule: "test".to_owned(),
+            prompt: "well?".into(),
+            context: None,
+            reply_to: Some(ReplyTo { channel: channel.to_owned(), room: room.to_owned(), thread: None }),
+            parent_run_id: None,
+            root_run_id: run,
+            depth: 0,
+            deadline: kit::clock::now() + jiff::SignedDuration::from_hours(1),
+            work: None,
+            state: None,
+        };
+        let subject = Subject::Requested(run, Class::Resident, requested.agent.clone());
+        let event = RunEvent::Requested(Box::new(requested));
+        self.append(Service::AgentRunner, subject, run, 0, event).await;
+        run
+    }
+
+    /// Appends an event to a run and gives its sequence.
+    pub(crate) async fn append(&self, who: Service, subject: Subject, run: RunId, after: u64, event: RunEvent) -> u64 {
+        let id = EventId::new(kit::clock::uuid7().to_string());
+        let envelope = Envelope::new(id, DECISION_TYPE, "test", kit::clock::now());
+        let outgoing = Outgoing::decision(subject, envelope, &Decision { events: vec![event] }).unwrap();
+        Journal::new(&self.bus.bus(who).await).append(run, after, outgoing).await.unwrap()
     }
 
     /// How the bridge in this process is.
