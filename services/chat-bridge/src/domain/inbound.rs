@@ -255,12 +255,17 @@ fn wake(message: &IncomingMessage, agent: &AgentName, body: &str, by_default: bo
 fn tell(message: &IncomingMessage, text: String) -> Decision {
     Decision::Tell(Tell {
         room: message.room.clone(),
-        thread: Some(message.thread_root.clone().unwrap_or_else(|| match &message.kind {
-            Kind::Edit { of } => of.clone(),
-            Kind::New | Kind::Redaction { .. } => message.event_id.clone(),
-        })),
+        thread: Some(thread_of(message).to_owned()),
         key: message.event_id.clone(),
         text,
+    })
+}
+
+/// The root of the thread in which a message is answered: its own, or one that begins with what it is about.
+pub fn thread_of(message: &IncomingMessage) -> &str {
+    message.thread_root.as_deref().unwrap_or(match &message.kind {
+        Kind::Edit { of } | Kind::Redaction { of } => of,
+        Kind::New => &message.event_id,
     })
 }
 

@@ -6,7 +6,7 @@
 //! in the log; batches follow one another. On failure: while the log can not be written, the same batch is tried until
 //! it can, health is red, and nothing further is read. A thread that can not be read is done without, and that is said. A
 //! refused request is answered in its room; where that is not possible it is parked, so that an operator finds what a person
-//! waits for.
+//! waits for. A signal that a run can not be given is parked and told.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use kit::{
     telemetry::run_span,
 };
 use schemas::{
-    EventId, Signal, Text,
+    EventId, RunId, Signal, Text,
     signal::{ByWhom, Message},
 };
 
@@ -274,7 +274,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         for outcome in outcomes.map_err(HandleError::Append)? {
             match outcome {
                 Outcome::Started => {}
-                Outcome::AlreadyThere => self.tell_run(&request).await?,
+                Outcome::AlreadyThere => self.tell_run(&request, words).await?,
                 Outcome::Refused(error) => {
                     self.refuse(&request, &error, words).await?;
                     return Ok(None);
@@ -285,8 +285,12 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     }
 
     /// Tells a run that the message that started it was edited, unless this edit is what started it.
-    async fn tell_run(&self, request: &Request) -> Result<(), HandleError> {
-        let first = self.project.journal.first(request.run_id).await.map_err(HandleError::Read)?;
+    async fn tell_run(&self, request: &Request, words: &mut Words<'_, D>) -> Result<(), HandleError> {
+        let first = match self.project.journal.first(request.run_id).await {
+            // What is wrong with the run shows again when it is told.
+            Err(error) if error.class() == ErrorClass::Broken => None,
+            first => first.map_err(HandleError::Read)?,
+        };
         if first.is_some_and(|first| first.envelope.id == request.outgoing.envelope.id) {
             return Ok(());
         }
@@ -294,7 +298,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         let text = self.project.blobs.text(text).await;
         let text: Text = text.map_err(|error| HandleError::Request(RequestError::Blob(error)))?;
         let signal = Signal::Message(Message { from: request.message.sender.clone(), text });
-        self.signal(request.run_id, &request.message.event_id, &signal).await
+        self.signal(&request.message, request.run_id, &signal, words).await
     }
 
     /// Says that a request was refused. One that is broken is parked, and so is one whose room can not be told: whoever
@@ -341,7 +345,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 let trigger = requests::trigger(message, &of);
                 for agent in agents {
                     let run = requests::run_id(&self.project, &trigger, &agent);
-                    self.signal(run, &message.event_id, &Signal::Cancel(by.clone())).await?;
+                    self.signal(message, run, &Signal::Cancel(by.clone()), words).await?;
                 }
             }
             Decision::Unroutable { wake, code, reason } => {
@@ -358,13 +362,31 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         parked.map_err(HandleError::Park)
     }
 
-    async fn signal(&self, run: schemas::RunId, cause: &str, signal: &Signal) -> Result<(), HandleError> {
-        let id = EventId::new(cause).derive(&format!("{}/{run}", signal.kind()));
-        match signals::give_if_open(&self.project, run, id, signal).await {
+    /// Gives a signal to a run that has not ended. What the run can not be told is parked, and whoever wrote it hears so.
+    async fn signal(
+        &self,
+        message: &IncomingMessage,
+        run: RunId,
+        signal: &Signal,
+        words: &mut Words<'_, D>,
+    ) -> Result<(), HandleError> {
+        let id = EventId::new(&message.event_id).derive(&format!("{}/{run}", signal.kind()));
+        let outgoing = signals::outgoing(run, id, signal).map_err(HandleError::Signal)?;
+        match signals::give_if_open(&self.project, run, &outgoing).await {
             // Nothing that a person writes can mend it, so it must not hold up what comes after it.
             Err(error) if error.class() == ErrorClass::Broken => {
-                tracing::error!(error = chain(&error), %run, "a run can not be told");
-                Ok(())
+                let reason = chain(&error);
+                tracing::error!(reason, %run, "a run can not be told, and what it should hear is parked");
+                let parked = dead::park_outgoing(&self.project.bus, &outgoing, error.code(), &reason).await;
+                parked.map_err(HandleError::Park)?;
+                let key = format!("unsignalled/{}/{run}", message.event_id);
+                let name = run.short();
+                let text = format!(
+                    "I can not tell run {name} of this: {reason}. An operator finds it with `nightcrew dead list`."
+                );
+                let thread = Some(inbound::thread_of(message).to_owned());
+                let tell = Tell { room: message.room.clone(), thread, key, text };
+                words.mention(&tell).await.map_err(HandleError::Words)
             }
             result => result.map_err(HandleError::Signal),
         }

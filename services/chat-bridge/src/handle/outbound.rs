@@ -126,7 +126,8 @@ impl<D: Deliver> Outbound<D> {
             external_id,
         });
         let id = stored.envelope.id.derive(&format!("delivered/{n}"));
-        signals::give(&self.project, said.footer.run_id, id, &delivered).await.map_err(SayError::Signal)
+        let signal = signals::outgoing(said.footer.run_id, id, &delivered).map_err(SayError::Signal)?;
+        signals::give(&self.project, &signal).await.map_err(SayError::Signal)
     }
 
     /// Sends all parts of a message and gives the id of the first.

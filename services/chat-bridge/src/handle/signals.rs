@@ -49,24 +49,23 @@ impl Classified for SignalError {
     }
 }
 
-/// Publishes a signal; the same id is the same signal.
-pub(super) async fn give(project: &Project, run: RunId, id: EventId, signal: &Signal) -> Result<(), SignalError> {
+/// A signal as a message; the same id is the same signal.
+pub(super) fn outgoing(run: RunId, id: EventId, signal: &Signal) -> Result<Outgoing, SignalError> {
     let name = Token::try_new(signal.kind()).map_err(SignalError::Name)?;
     let envelope = Envelope::new(id, signal.kind(), SOURCE, kit::clock::now());
-    let outgoing = Outgoing::json(Subject::Signal(run, name), envelope, signal).map_err(SignalError::Encode)?;
-    project.bus.publish(&outgoing).await.map_err(SignalError::Publish)?;
+    Outgoing::json(Subject::Signal(run, name), envelope, signal).map_err(SignalError::Encode)
+}
+
+/// Publishes a signal.
+pub(super) async fn give(project: &Project, signal: &Outgoing) -> Result<(), SignalError> {
+    project.bus.publish(signal).await.map_err(SignalError::Publish)?;
     Ok(())
 }
 
 /// Publishes a signal for a run that is there and has not ended.
-pub(super) async fn give_if_open(
-    project: &Project,
-    run: RunId,
-    id: EventId,
-    signal: &Signal,
-) -> Result<(), SignalError> {
+pub(super) async fn give_if_open(project: &Project, run: RunId, signal: &Outgoing) -> Result<(), SignalError> {
     match project.journal.last(run).await.map_err(SignalError::Read)? {
-        Some(last) if !last.is_end() && !last.has("archived") => give(project, run, id, signal).await,
+        Some(last) if !last.is_end() && !last.has("archived") => give(project, signal).await,
         _ => Ok(()),
     }
 }

@@ -269,6 +269,26 @@ async fn a_log_that_is_nearly_full_refuses_in_the_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_can_not_be_told_is_parked_and_said() {
+    let (world, ada, room, _, log) = small_world().await;
+    let held = ada.say(&room, "hold on, @lead").await.unwrap();
+    let run = until("the run is requested", || async { log.runs().await.into_keys().next() }).await;
+    // Its journal ends with something that nobody can read.
+    let runner = world.bus.bus(Service::AgentRunner).await;
+    runner.client().publish(Subject::Journal(run).to_string(), "garbled".into()).await.unwrap();
+    runner.client().flush().await.unwrap();
+    ada.redact(&room, &held).await.unwrap();
+    let told = ada.wait_for_reply(&room, &held, WITHIN).await.unwrap();
+    assert!(told.text.contains("I can not tell run") && told.text.contains("nightcrew dead list"), "{}", told.text);
+    let dead = log.all("DEAD", schemas::subject::filter::DEAD).await;
+    let letters = dead.iter().map(|stored| stored.decode::<schemas::dead::DeadLetter>().unwrap());
+    let subjects: Vec<String> = letters.map(|letter| letter.subject).collect();
+    assert!(subjects.contains(&format!("swarm.signal.{run}.cancel")), "{subjects:?}");
+    assert!(log.signals("cancel").await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_request_is_parked_when_its_room_can_not_be_told() {
     let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, small_log()).await).await;
     let crews_say = |level: i64| {

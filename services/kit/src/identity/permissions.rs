@@ -196,6 +196,8 @@ fn nightcrew(grant: &mut Grant) {
         // `say` and `retry` start runs, also by replaying what was parked.
         .publish("swarm.run.*.requested.>")
         .publish("swarm.signal.*.cancel")
+        // What a person said to a run and was parked, replayed.
+        .publish("swarm.signal.*.message")
         // `pause`, `resume`, `stop`.
         .publish("swarm.control.>")
         .publish("swarm.dead.>")
