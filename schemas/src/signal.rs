@@ -11,6 +11,8 @@ kinds! {
     pub enum Signal {
         /// A message that the run said is in its channel.
         Delivered(Delivered) = "delivered",
+        /// A message that the run said was refused by its channel, and is parked.
+        Undelivered(Undelivered) = "undelivered",
         /// An effect that the run decided is done outside.
         EffectDone(EffectDone) = "effect_done",
         /// A person or policy decided about an approval.
@@ -41,6 +43,19 @@ pub struct Delivered {
     pub room: String,
     /// The message's id in the channel, such as a Matrix event id.
     pub external_id: String,
+}
+
+/// A message was refused by its channel. A person may mend the cause and replay it: then `delivered` follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Undelivered {
+    /// The `ce-id` of the decision that said it.
+    pub decision_id: EventId,
+    /// The channel.
+    pub channel: String,
+    /// The room.
+    pub room: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// An effect is done.

@@ -114,7 +114,7 @@ impl Classified for PurgeError {
 pub enum NotNow {
     /// It has not ended, or not long ago.
     Live,
-    /// What it said or wanted is not known to be delivered or done: its messages are still needed.
+    /// What it said or wanted is not known to be delivered or done, or was refused not long ago: its messages are still needed.
     Unconfirmed,
     /// It is archived.
     Done,
@@ -157,7 +157,7 @@ impl Archiver {
         settled: SignedDuration,
         now: Timestamp,
     ) -> Result<Result<(), NotNow>, StepError> {
-        let ready = match self.pack(run, first_sequence).await? {
+        let ready = match self.pack(run, first_sequence, now).await? {
             Ok(ready) if now.duration_since(ready.summary.updated_at) < settled => {
                 return Ok(Err(NotNow::Live));
             }
@@ -173,7 +173,12 @@ impl Archiver {
     }
 
     /// Step one: reads the run and packs it.
-    pub async fn pack(&self, run: RunId, first_sequence: u64) -> Result<Result<Ready, NotNow>, StepError> {
+    pub async fn pack(
+        &self,
+        run: RunId,
+        first_sequence: u64,
+        now: Timestamp,
+    ) -> Result<Result<Ready, NotNow>, StepError> {
         let messages = read::of_the_log(&self.bus, run, first_sequence).await;
         let mut messages = match messages {
             Ok(messages) => messages,
@@ -192,7 +197,7 @@ impl Archiver {
         if summary.state != RunState::Ended {
             return Ok(Err(NotNow::Live));
         }
-        if !gaps::is_all_confirmed(&evidence) {
+        if !gaps::is_settled(&evidence, now) {
             return Ok(Err(NotNow::Unconfirmed));
         }
         let last = last.sequence;

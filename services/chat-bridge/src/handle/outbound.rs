@@ -1,7 +1,7 @@
 //! What runs say, into rooms.
 //!
 //! Consumes: `swarm.run.*.say.<channel>`. Emits: messages through the port; the signal `delivered` with the message's id
-//! in the channel. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
+//! in the channel, or `undelivered` with the reason. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
 //! id once; the signal's id derives from it too. Ordering: the parts of one answer are sent in order; answers of
 //! different runs are independent. On failure: a room that can not be reached is tried later, without end; a message
 //! that its room does not take is parked.
@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use kit::{
     blobs::BlobError,
-    class::{Classified, ErrorClass},
+    class::{Classified, ErrorClass, chain},
     consume::{Delivery, Fate},
     message::{DecodeError, Stored},
     telemetry::run_span,
 };
-use schemas::{Decision, EventId, RunEvent, Signal, event::MessageSent, signal::Delivered};
+use schemas::{
+    Decision, EventId, RunEvent, Signal,
+    event::MessageSent,
+    signal::{Delivered, Undelivered},
+};
 use tracing::Instrument as _;
 
 use super::{
@@ -73,6 +77,7 @@ impl Classified for SayError {
 }
 
 /// One message of a decision.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     stored: &'a Stored,
     n: usize,
@@ -117,16 +122,25 @@ impl<D: Deliver> Outbound<D> {
     /// Sends one message and tells its run.
     async fn bring(&self, part: Part<'_>) -> Result<(), SayError> {
         let Part { stored, n, said, maybe_sent } = part;
-        let external_id = self.send(said, &stored.envelope.id.nth(n), maybe_sent).await?;
-        tracing::info!(room = said.to.room, event = external_id, "what the run says is in its room");
-        let delivered = Signal::Delivered(Delivered {
-            decision_id: stored.envelope.id.clone(),
-            channel: said.to.channel.clone(),
-            room: said.to.room.clone(),
-            external_id,
-        });
-        let id = stored.envelope.id.derive(&format!("delivered/{n}"));
-        let signal = signals::outgoing(said.footer.run_id, id, &delivered).map_err(SayError::Signal)?;
+        let decision_id = stored.envelope.id.clone();
+        let (channel, room) = (said.to.channel.clone(), said.to.room.clone());
+        let external_id = match self.send(said, &decision_id.nth(n), maybe_sent).await {
+            Ok(external_id) => external_id,
+            // It is parked for a person to see, and the log has to know too: the letter may be dropped.
+            Err(error) if error.class() == ErrorClass::Broken => {
+                let undelivered = Undelivered { decision_id, channel, room, reason: chain(&error) };
+                self.tell_run(part, "undelivered", Signal::Undelivered(undelivered)).await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(room, event = external_id, "what the run says is in its room");
+        self.tell_run(part, "delivered", Signal::Delivered(Delivered { decision_id, channel, room, external_id })).await
+    }
+
+    async fn tell_run(&self, part: Part<'_>, what: &str, signal: Signal) -> Result<(), SayError> {
+        let id = part.stored.envelope.id.derive(&format!("{what}/{}", part.n));
+        let signal = signals::outgoing(part.said.footer.run_id, id, &signal).map_err(SayError::Signal)?;
         signals::give(&self.project, &signal).await.map_err(SayError::Signal)
     }
 

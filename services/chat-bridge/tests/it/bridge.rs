@@ -268,6 +268,33 @@ async fn a_log_that_is_nearly_full_refuses_in_the_room() {
     world.end().await;
 }
 
+/// Sets the power that it takes to speak in a room; the crew has none.
+async fn let_speak(owner: &Person, room: &str, level: i64) {
+    let room = owner.client().get_room(&RoomId::parse(room).unwrap()).unwrap();
+    let changes = RoomPowerLevelChanges { events_default: Some(level), ..RoomPowerLevelChanges::default() };
+    room.apply_power_level_changes(changes).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_its_room_refuses_is_parked_and_its_run_knows() {
+    let (world, ada, room, _, log) = small_world().await;
+    let_speak(&ada, &room, 50).await;
+    let run = world.request("matrix", &room).await;
+    let told = until("the run is told", || async { log.signals("undelivered").await.pop() }).await;
+    assert_eq!(told.run_id(), Some(run));
+    let dead = || log.all("DEAD", schemas::subject::filter::DEAD);
+    let parked = until("it is parked", || async { dead().await.pop() }).await;
+    let letter: schemas::dead::DeadLetter = parked.decode().unwrap();
+    let schemas::Signal::Undelivered(refused) = told.decode().unwrap() else { panic!() };
+    assert_eq!((letter.code.as_str(), &letter.reason, &refused.room), ("room_refused", &refused.reason, &room));
+
+    let_speak(&ada, &room, 0).await;
+    let operator = world.bus.bus(Service::Nightcrew).await;
+    kit::dead::replay(&operator, parked.sequence).await.unwrap();
+    until("it is delivered", || async { log.signals("delivered").await.pop() }).await;
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_run_can_not_be_told_is_parked_and_said() {
     let (world, ada, room, _, log) = small_world().await;
@@ -291,11 +318,7 @@ async fn what_a_run_can_not_be_told_is_parked_and_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_request_is_parked_when_its_room_can_not_be_told() {
     let (world, ada, room, _, log) = furnish(World::with_log(RateLimits::Off, small_log()).await).await;
-    let crews_say = |level: i64| {
-        let room = ada.client().get_room(&RoomId::parse(&room).unwrap()).unwrap();
-        let changes = RoomPowerLevelChanges { events_default: Some(level), ..RoomPowerLevelChanges::default() };
-        async move { room.apply_power_level_changes(changes).await.unwrap() }
-    };
+    let crews_say = |level| let_speak(&ada, &room, level);
     crews_say(50).await;
     world.fill_log(85).await;
     let unheard = ada.say(&room, "@lead how are you?").await.unwrap();

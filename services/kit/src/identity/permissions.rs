@@ -141,8 +141,9 @@ fn chat_bridge(grant: &mut Grant) {
     grant
         // A message that wakes an agent.
         .publish("swarm.run.*.requested.>")
-        // What people say to a run that goes on, and that the room has its answer.
+        // What people say to a run that goes on, and whether the room has its answer.
         .publish("swarm.signal.*.delivered")
+        .publish("swarm.signal.*.undelivered")
         .publish("swarm.signal.*.message")
         .publish("swarm.signal.*.approval_decided")
         .publish("swarm.signal.*.cancel")

@@ -24,6 +24,10 @@ pub const ON_ITS_WAY: SignedDuration = SignedDuration::from_secs(30);
 /// How long after its deadline a run may end: somebody has to wake and notice.
 pub const DEADLINE_SLACK: SignedDuration = SignedDuration::from_secs(60);
 
+/// How long the messages of a run are kept in the log for an answer that was refused and parked. A replay takes it from there:
+/// a day to see the letter and mend the cause. Beyond that a room that is gone must not fill the log.
+pub const KEPT_FOR_REPLAY: SignedDuration = SignedDuration::from_hours(24);
+
 /// A gap and where it was noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -211,9 +215,16 @@ impl Calls {
     }
 }
 
-/// Whether everything that the run said or wanted outside is confirmed: its messages are needed by nobody any more.
-pub fn is_all_confirmed(evidence: &Evidence) -> bool {
-    unconfirmed(evidence, Timestamp::MAX).is_empty()
+/// Whether the messages of the run are needed by nobody any more: everything that it said or wanted outside is confirmed, or
+/// was refused long ago. What was refused stays a gap.
+pub fn is_settled(evidence: &Evidence, now: Timestamp) -> bool {
+    unconfirmed(evidence, Timestamp::MAX).iter().all(|found| match &found.gap {
+        Gap::NotDelivered { decision_id } => evidence.signals.iter().any(|signal| {
+            let is_it = matches!(&signal.body, Signal::Undelivered(refused) if refused.decision_id == *decision_id);
+            is_it && now.duration_since(signal.time) > KEPT_FOR_REPLAY
+        }),
+        _ => false,
+    })
 }
 
 /// What was said or wanted outside, and nobody confirmed.

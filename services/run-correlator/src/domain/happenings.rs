@@ -20,6 +20,12 @@ pub(super) fn signal(told: &Told<Signal>) -> String {
             name(&delivered.room),
             name(&delivered.external_id)
         ),
+        Signal::Undelivered(refused) => format!(
+            "{} does not take what it said, in {}: {}",
+            name(&refused.channel),
+            name(&refused.room),
+            quote(&refused.reason)
+        ),
         Signal::EffectDone(done) => {
             format!("{} did what it wanted, as {}", name(&done.system), name(&done.external_id))
         }

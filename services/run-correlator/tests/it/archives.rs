@@ -91,6 +91,21 @@ async fn an_archived_run_reads_like_one_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_was_refused_is_archived_a_day_later_and_told_from_the_archive() {
+    let log = Log::start().await;
+    let archiver = Archiver::new(&log.correlator);
+    let written = log.write(run_of(1), &Story::asked("x").then(answers("y")).refused()).await;
+    let now = kit::clock::now();
+    let soon = archiver.archive(written.run, written.first, SignedDuration::ZERO, now).await.unwrap();
+    assert_eq!(soon, Err(NotNow::Unconfirmed), "it may be replayed");
+    let later = now + SignedDuration::from_hours(25);
+    archiver.archive(written.run, written.first, SignedDuration::ZERO, later).await.unwrap().unwrap();
+    let told = told(&log, written.run).await;
+    let entry = told.entries.iter().find(|entry| entry.kind == "undelivered").unwrap();
+    assert!(told.summary.archived && entry.line.contains("not in the room"), "{}", entry.line);
+}
+
+#[tokio::test]
 async fn what_is_still_needed_is_not_archived() {
     let log = Log::start().await;
     let archiver = Archiver::new(&log.correlator);
@@ -122,7 +137,7 @@ enum Until {
 
 async fn archive_until(log: &Log, written: Written, until: Until) -> Option<Archived> {
     let archiver = Archiver::new(&log.correlator);
-    let ready = archiver.pack(written.run, written.first).await.unwrap().unwrap();
+    let ready = archiver.pack(written.run, written.first, kit::clock::now()).await.unwrap().unwrap();
     if until < Until::Stored {
         return None;
     }

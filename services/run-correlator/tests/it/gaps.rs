@@ -77,6 +77,17 @@ fn what_was_said_must_have_been_delivered() {
     assert_eq!(said.told_after(SOON).gaps, [], "it may be on its way");
     assert_eq!(said.gaps(), [Gap::NotDelivered { decision_id }]);
     assert_eq!(said.delivered().gaps(), []);
+    let refused = Story::asked("x").then(started()).then(answers("y")).refused();
+    assert_eq!(refused.gaps(), [Gap::NotDelivered { decision_id: EventId::new("d103") }]);
+    assert_eq!(
+        line_of(&refused, "undelivered"),
+        "matrix does not take what it said, in !crew:example.org: “not in the room”"
+    );
+    assert_eq!(refused.delivered().gaps(), []);
+}
+
+fn line_of(story: &Story, kind: &str) -> String {
+    story.told().entries.into_iter().find(|entry| entry.kind == kind).unwrap().line
 }
 
 #[test]

@@ -88,8 +88,10 @@ impl Log {
                 }
             } else if let Some(told) = evidence.signals.iter().find(|m| m.sequence == sequence) {
                 let mut signal = of_run(run, &told.body);
-                if let Signal::Delivered(delivered) = &mut signal {
-                    delivered.decision_id = own_id(run, &delivered.decision_id);
+                match &mut signal {
+                    Signal::Delivered(delivered) => delivered.decision_id = own_id(run, &delivered.decision_id),
+                    Signal::Undelivered(refused) => refused.decision_id = own_id(run, &refused.decision_id),
+                    _ => {}
                 }
                 self.signal(run, own_id(run, &told.id), &signal).await;
             } else if let Some(told) = evidence.calls.iter().find(|m| m.sequence == sequence) {
@@ -111,7 +113,7 @@ impl Log {
 
     pub(crate) async fn signal(&self, run: RunId, id: EventId, signal: &Signal) {
         let bus = match signal {
-            Signal::Delivered(_) | Signal::Message(_) => &self.chat,
+            Signal::Delivered(_) | Signal::Undelivered(_) | Signal::Message(_) => &self.chat,
             _ => &self.runner,
         };
         let name = Token::try_new(signal.kind()).unwrap();

@@ -9,7 +9,7 @@ use schemas::event::{
     ContextLoaded, Finished, ModelCalled, ModelReplied, Requested, ResumeCause, Resumed, Started, StopReason,
     ToolCalled, ToolOutcome, ToolReturned, Totals,
 };
-use schemas::signal::Delivered;
+use schemas::signal::{Delivered, Undelivered};
 use schemas::timeline::{Gap, Timeline};
 use schemas::trigger::ReplyTo;
 use schemas::{
@@ -109,6 +109,17 @@ impl Story {
             channel: "matrix".to_owned(),
             room: "!crew:example.org".to_owned(),
             external_id: "$answer".to_owned(),
+        }))
+    }
+
+    /// The channel refused what the last decision said.
+    pub(crate) fn refused(self) -> Self {
+        let decision_id = EventId::new(format!("d{}", self.last));
+        self.signal(Signal::Undelivered(Undelivered {
+            decision_id,
+            channel: "matrix".to_owned(),
+            room: "!crew:example.org".to_owned(),
+            reason: "not in the room".to_owned(),
         }))
     }
 
