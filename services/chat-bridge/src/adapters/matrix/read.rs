@@ -112,11 +112,17 @@ impl Reader<'_> {
                 history::gap(room, since, Newest { before, ..newest }).await?
             }
         };
-        if let (Some(seen), Start::After(since)) = (events.cut_at, start) {
+        if let (Some(seen), Some(_)) = (events.cut_at, name) {
+            let from = match start {
+                Start::After(since) => since.clone(),
+                Start::Anew(origin) => {
+                    format!("{origin:?}/{:?}", events.events.first().and_then(TimelineEvent::event_id))
+                }
+            };
             batch.notices.push(Tell {
                 room: room.room_id().to_string(),
                 thread: None,
-                key: format!("gap/{}/{since}", room.room_id()),
+                key: format!("gap/{}/{from}", room.room_id()),
                 text: format!(
                     "While I was away more than {seen} things were written here. I did not read the oldest of them."
                 ),

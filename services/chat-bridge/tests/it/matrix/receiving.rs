@@ -54,6 +54,30 @@ async fn a_gap_is_read_in_full_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_to_be_read_before_the_first_time_is_told() {
+    const WRITTEN: usize = 1_100;
+    let mut world = World::new(RateLimits::Off, false).await;
+    world.limit = 5;
+    let texts: Vec<String> = (0..WRITTEN).map(|n| format!("message {n}")).collect();
+    for some in texts.chunks(50) {
+        futures::future::try_join_all(some.iter().map(|text| world.ada.say(&world.room, text))).await.unwrap();
+    }
+    let mut bridge = world.open();
+    let told = async {
+        loop {
+            let batch = bridge.receiver.next().await.unwrap();
+            bridge.receiver.commit(&[]).await.unwrap();
+            if !batch.messages.is_empty() {
+                return batch;
+            }
+        }
+    };
+    let batch = tokio::time::timeout(WITHIN, told).await.unwrap();
+    assert!(batch.messages.len() < WRITTEN);
+    assert!(batch.notices[0].text.contains("more than 1000 things were written here"), "{:?}", batch.notices);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_people_can_invite_and_be_heard_after_it() {
     let world = World::new(RateLimits::Off, false).await;
     let mut bridge = world.open();
