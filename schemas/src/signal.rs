@@ -45,6 +45,11 @@ pub struct Delivered {
     pub external_id: String,
 }
 
+impl Delivered {
+    /// The id of a message that nobody was there to see, in a channel that keeps none.
+    pub const UNATTENDED: &'static str = "unattended";
+}
+
 /// A message was refused by its channel. A person may mend the cause and replay it: then `delivered` follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Undelivered {

@@ -11,6 +11,7 @@ mod chaos;
 mod matrix;
 mod process;
 mod proxy;
+mod terminal;
 mod world;
 
 #[path = "../../../../tests/src/person.rs"]

@@ -6,6 +6,7 @@ use kit::logs::{LogLine, Stream};
 use schemas::{
     RunId, Signal,
     call::{CallOutcome, ModelCall},
+    signal::Delivered,
 };
 
 use super::evidence::Told;
@@ -14,6 +15,11 @@ use super::text::{QUOTE_CHARS, cost, duration, name, one_line, quote, run, usage
 /// The line of a signal.
 pub(super) fn signal(told: &Told<Signal>) -> String {
     match &told.body {
+        Signal::Delivered(delivered) if delivered.external_id == Delivered::UNATTENDED => format!(
+            "nobody was there to see what it said, in {} of {}",
+            name(&delivered.room),
+            name(&delivered.channel)
+        ),
         Signal::Delivered(delivered) => format!(
             "{} has what it said, in {} as {}",
             name(&delivered.channel),

@@ -86,6 +86,19 @@ fn what_was_said_must_have_been_delivered() {
     assert_eq!(refused.delivered().gaps(), []);
 }
 
+#[test]
+fn an_answer_that_nobody_was_there_to_see_is_told_as_such() {
+    let unattended = schemas::signal::Delivered {
+        decision_id: EventId::new("d102"),
+        channel: "terminal".to_owned(),
+        room: "terminal-1".to_owned(),
+        external_id: "unattended".to_owned(),
+    };
+    let story = Story::asked("x").then(answers("y")).signal(Signal::Delivered(unattended));
+    assert_eq!(line_of(&story, "delivered"), "nobody was there to see what it said, in terminal-1 of terminal");
+    assert_eq!(story.gaps(), []);
+}
+
 fn line_of(story: &Story, kind: &str) -> String {
     story.told().entries.into_iter().find(|entry| entry.kind == kind).unwrap().line
 }

@@ -2,12 +2,10 @@
 
 use async_nats::RequestErrorKind;
 use kit::bus::Bus;
+use schemas::signal::Delivered;
 
 use super::{ANSWER_WITHIN, Said, session_subject};
-use crate::ports::{Body, Deliver, DeliverError, Outgoing};
-
-/// The id of a message that nobody was there to see. It is in the log.
-const UNATTENDED: &str = "unattended";
+use crate::ports::{Body, Cause, Deliver, DeliverError, Outgoing};
 
 /// Sends into sessions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,8 +23,9 @@ impl Sender {
 impl Deliver for Sender {
     async fn deliver(&self, message: &Outgoing) -> Result<String, DeliverError> {
         let room = || message.room.clone();
-        let subject = session_subject(&message.room)
-            .map_err(|source| DeliverError::Refused { room: room(), source: source.into() })?;
+        let never = |source: Cause| DeliverError::Refused { room: room(), source };
+        let later = |source: Cause| DeliverError::Unavailable { room: room(), retry_after: None, source };
+        let subject = session_subject(&message.room).map_err(|error| never(error.into()))?;
         let said = Said {
             id: message.id.clone(),
             thread: message.thread.clone(),
@@ -35,17 +34,16 @@ impl Deliver for Sender {
                 Body::Text(text) | Body::File { text, .. } => text.clone(),
             },
         };
-        let later = |source: Box<dyn std::error::Error + Send + Sync>| DeliverError::Unavailable {
-            room: room(),
-            retry_after: None,
-            source,
-        };
-        let body = serde_json::to_vec(&said).map_err(|error| later(error.into()))?;
+        let body = serde_json::to_vec(&said).map_err(|error| never(error.into()))?;
         let asked = self.bus.client().request(subject.to_string(), body.into());
         match tokio::time::timeout(ANSWER_WITHIN, asked).await {
             Ok(Ok(_)) => Ok(said.id),
-            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Ok(UNATTENDED.to_owned()),
-            Ok(Err(error)) => Err(later(error.into())),
+            Ok(Err(error)) => match error.kind() {
+                // What was said is in the log, and its timeline tells that nobody saw it.
+                RequestErrorKind::NoResponders => Ok(Delivered::UNATTENDED.to_owned()),
+                RequestErrorKind::MaxPayloadExceeded => Err(never(error.into())),
+                _ => Err(later(error.into())),
+            },
             Err(elapsed) => Err(later(elapsed.into())),
         }
     }
