@@ -158,10 +158,18 @@ impl Reader<'_> {
     ) -> matrix_sdk::Result<()> {
         let name = self.rooms.name(room.room_id());
         let place = Place { room: room.room_id().as_str(), room_name: name.as_deref(), me: room.own_user_id() };
-        if let Some(message) = translate::message(event, place) {
-            self.complete(room, message, batch).await?;
+        match translate::message(event, place) {
+            Ok(Some(message)) => self.complete(room, message, batch).await,
+            Ok(None) => Ok(()),
+            Err(error) => {
+                let (id, sender) = (event.event_id(), event.sender());
+                // Nobody can say whom it addresses, so nobody is answered; and a stranger does not fill the log.
+                if sender.as_ref().is_some_and(|sender| self.settings.rules.hears(name.as_deref(), sender.as_str())) {
+                    tracing::warn!(room = %room.room_id(), ?id, ?sender, %error, "a malformed message is not read");
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// An edit does not say in which thread it stands, and in an encrypted room the homeserver does not check whose

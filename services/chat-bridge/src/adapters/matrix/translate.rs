@@ -34,22 +34,22 @@ pub(super) struct Place<'a> {
 }
 
 /// What a decrypted event says; nothing when it is no message for us: our own, a notice of another bot, a state event,
-/// one that was redacted.
-pub(super) fn message(event: &TimelineEvent, place: Place<'_>) -> Option<IncomingMessage> {
+/// one that was redacted. An error when it is not what its type says.
+pub(super) fn message(event: &TimelineEvent, place: Place<'_>) -> Result<Option<IncomingMessage>, serde_json::Error> {
     if event.kind.is_utd() {
-        return None;
+        return Ok(None);
     }
-    let event = event.raw().deserialize().ok()?;
+    let event = event.raw().deserialize()?;
     if event.sender() == place.me {
-        return None;
+        return Ok(None);
     }
-    match event {
+    Ok(match event {
         AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(SyncMessageLikeEvent::Original(
             event,
         ))) => room_message(event, place),
         AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomRedaction(event)) => redaction(&event, place),
         _ => None,
-    }
+    })
 }
 
 /// What an event says about where the crew began to listen.
@@ -168,4 +168,27 @@ fn mentions_us(mentions: Option<&Mentions>, msgtype: &MessageType, me: &UserId) 
 fn was_invited(event: &TimelineEvent) -> bool {
     let unsigned: Option<serde_json::Value> = event.raw().get_field("unsigned").ok().flatten();
     unsigned.is_some_and(|unsigned| unsigned["prev_content"]["membership"] == "invite")
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::{serde::Raw, user_id};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(content: &Value) -> Result<Option<IncomingMessage>, serde_json::Error> {
+        let event = json!({
+            "type": "m.room.message", "event_id": "$1", "sender": "@ada:x", "origin_server_ts": 1, "content": content,
+        });
+        let event = TimelineEvent::from_plaintext(Raw::from_json_string(event.to_string()).unwrap());
+        message(&event, Place { room: "!room:x", room_name: Some("work"), me: user_id!("@crew:x") })
+    }
+
+    #[test]
+    fn a_malformed_message_is_an_error_and_not_nothing() {
+        assert!(read(&json!({ "msgtype": "m.text", "body": "hello" })).unwrap().is_some());
+        assert!(read(&json!({ "msgtype": "m.notice", "body": "hello" })).unwrap().is_none());
+        assert!(read(&json!({ "msgtype": "m.text", "body": 1 })).is_err());
+    }
 }
