@@ -27,7 +27,7 @@ use schemas::{
 use super::{
     Project,
     requests::{self, Outcome, Request, RequestError},
-    signals::{self, SignalError},
+    signals::{self, Given, SignalError},
     words::{Untold, Words},
 };
 use crate::{
@@ -284,7 +284,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         Ok(Some(belongs(&request)))
     }
 
-    /// Tells a run that the message that started it was edited, unless this edit is what started it.
+    /// Tells a run that the message that started it was edited, unless this edit is what started it. Where that comes too late,
+    /// it is said.
     async fn tell_run(&self, request: &Request, words: &mut Words<'_, D>) -> Result<(), HandleError> {
         let first = match self.project.journal.first(request.run_id).await {
             // What is wrong with the run shows again when it is told.
@@ -298,7 +299,22 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         let text = self.project.blobs.text(text).await;
         let text: Text = text.map_err(|error| HandleError::Request(RequestError::Blob(error)))?;
         let signal = Signal::Message(Message { from: request.message.sender.clone(), text });
-        self.signal(&request.message, request.run_id, &signal, words).await
+        let message = &request.message;
+        let given = self.signal(message, request.run_id, &signal, words).await?;
+        let id = signal_id(message, request.run_id, &signal);
+        if given == Given::InTime || self.has_taken(request.run_id, &id).await? {
+            return Ok(());
+        }
+        let thread = request.wake.reply_to.thread.clone();
+        let tell = signals::too_late(&id, &request.wake.agent, &message.room, thread);
+        words.mention(&tell).await.map_err(HandleError::Words)
+    }
+
+    async fn has_taken(&self, run: RunId, signal: &EventId) -> Result<bool, HandleError> {
+        match signals::taken(&self.project, run).await {
+            Err(error) if error.class() == ErrorClass::Broken => Ok(false),
+            taken => Ok(taken.map_err(HandleError::Signal)?.contains(signal)),
+        }
     }
 
     /// Says that a request was refused. One that is broken is parked, and so is one whose room can not be told: whoever
@@ -369,9 +385,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         run: RunId,
         signal: &Signal,
         words: &mut Words<'_, D>,
-    ) -> Result<(), HandleError> {
-        let id = EventId::new(&message.event_id).derive(&format!("{}/{run}", signal.kind()));
-        let outgoing = signals::outgoing(run, id, signal).map_err(HandleError::Signal)?;
+    ) -> Result<Given, HandleError> {
+        let outgoing = signals::outgoing(run, signal_id(message, run, signal), signal).map_err(HandleError::Signal)?;
         match signals::give_if_open(&self.project, run, &outgoing).await {
             // Nothing that a person writes can mend it, so it must not hold up what comes after it.
             Err(error) if error.class() == ErrorClass::Broken => {
@@ -386,11 +401,17 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
                 );
                 let thread = Some(inbound::thread_of(message).to_owned());
                 let tell = Tell { room: message.room.clone(), thread, key, text };
-                words.mention(&tell).await.map_err(HandleError::Words)
+                words.mention(&tell).await.map_err(HandleError::Words)?;
+                Ok(Given::InTime)
             }
             result => result.map_err(HandleError::Signal),
         }
     }
+}
+
+/// The id of a signal that a message leads to.
+fn signal_id(message: &IncomingMessage, run: RunId, signal: &Signal) -> EventId {
+    EventId::new(&message.event_id).derive(&format!("{}/{run}", signal.kind()))
 }
 
 /// The run that a message belongs to, told to whoever reads the log lines of it.

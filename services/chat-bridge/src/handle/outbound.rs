@@ -1,7 +1,8 @@
 //! What runs say, into rooms.
 //!
 //! Consumes: `swarm.run.*.say.<channel>`. Emits: messages through the port; the signal `delivered` with the message's id
-//! in the channel, or `undelivered` with the reason. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
+//! in the channel, or `undelivered` with the reason; words about what a run
+//! has ended without. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
 //! id once; the signal's id derives from it too. Ordering: the parts of one answer are sent in order; answers of
 //! different runs are independent. On failure: a room that can not be reached is tried later, without end; a message
 //! that its room does not take is parked.
@@ -25,6 +26,7 @@ use tracing::Instrument as _;
 use super::{
     Project, SURELY_REMEMBERED,
     signals::{self, SignalError},
+    words,
 };
 use crate::{
     domain::{
@@ -114,7 +116,33 @@ impl<D: Deliver> Outbound<D> {
             };
             let span = run_span(said.footer.run_id, &said.footer.agent);
             let part = Part { stored, n, said, maybe_sent };
-            self.bring(part).instrument(span).await?;
+            self.bring(part).instrument(span.clone()).await?;
+            if stored.is_end() {
+                self.tell_unheard(said).instrument(span).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which messages the run has ended without: whoever wrote them waits for an answer.
+    async fn tell_unheard(&self, said: &MessageSent) -> Result<(), SayError> {
+        let (run, agent) = (said.footer.run_id, &said.footer.agent);
+        let unheard = match signals::unheard(&self.project, run).await {
+            // The answer is there: its message is not to be parked for this.
+            Err(error) if error.class() == ErrorClass::Broken => {
+                tracing::error!(error = chain(&error), "what the run has ended without is not known");
+                return Ok(());
+            }
+            unheard => unheard.map_err(SayError::Signal)?,
+        };
+        for id in unheard {
+            let tell = signals::too_late(&id, agent, &said.to.room, said.to.thread.clone());
+            match self.sender.deliver(&words::outgoing(&said.to.channel, &tell)).await {
+                Err(error @ DeliverError::Refused { .. }) => {
+                    tracing::error!(error = chain(&error), text = tell.text, "a room could not be told");
+                }
+                result => drop(result.map_err(SayError::Deliver)?),
+            }
         }
         Ok(())
     }

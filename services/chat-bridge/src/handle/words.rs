@@ -41,7 +41,7 @@ impl<'a, D: Deliver> Words<'a, D> {
 
     /// Says something, or gives up when the batch has no more time for it.
     pub(super) async fn tell(&mut self, tell: &Tell) -> Result<(), Untold> {
-        let outgoing = self.outgoing(tell);
+        let outgoing = outgoing(self.channel, tell);
         loop {
             let began = Instant::now();
             let tried = tokio::time::timeout(self.patience.left(), self.sender.deliver(&outgoing));
@@ -82,18 +82,19 @@ impl<'a, D: Deliver> Words<'a, D> {
             done = work => Ok(done),
         }
     }
+}
 
-    fn outgoing(&self, tell: &Tell) -> Outgoing {
-        let cause = EventId::new(format!("tell/{}/{}", self.channel, tell.key));
-        Outgoing {
-            id: transaction::id(&cause, 0),
-            room: tell.room.clone(),
-            thread: tell.thread.clone(),
-            body: Body::Text(tell.text.clone()),
-            run_id: None,
-            notice: true,
-            maybe_sent: false,
-        }
+/// What is sent for words: the same for the same words.
+pub(super) fn outgoing(channel: &str, tell: &Tell) -> Outgoing {
+    let cause = EventId::new(format!("tell/{channel}/{}", tell.key));
+    Outgoing {
+        id: transaction::id(&cause, 0),
+        room: tell.room.clone(),
+        thread: tell.thread.clone(),
+        body: Body::Text(tell.text.clone()),
+        run_id: None,
+        notice: true,
+        maybe_sent: false,
     }
 }
 

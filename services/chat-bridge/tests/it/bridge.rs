@@ -151,6 +151,29 @@ async fn edits_and_redactions_reach_the_run_they_are_about() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_ends_without_is_said_where_it_was_written() {
+    let (world, ada, room, _, log) = small_world().await;
+    let late = |line: &Line| line.kind == "m.notice" && line.text.contains("had ended its work before");
+    // The run has ended when the message is edited.
+    let answered = ada.say(&room, "@lead how are you?").await.unwrap();
+    ada.wait_for_reply(&room, &answered, WITHIN).await.unwrap();
+    ada.edit(&room, &answered, "@lead how is everybody?").await.unwrap();
+    let told = ada.wait_for(&room, WITHIN, late).await.unwrap();
+    assert_eq!(told.thread.as_ref(), Some(&answered));
+    assert!(log.signals("message").await.is_empty());
+
+    // The run ends with a message on its way.
+    let held = ada.say(&room, "hold on, @lead").await.unwrap();
+    let runs = until("the run is requested", || async { Some(log.runs().await).filter(|runs| runs.len() == 2) }).await;
+    ada.edit(&room, &held, "hold on longer, @lead").await.unwrap();
+    until("the edit is told", || async { log.signals("message").await.pop() }).await;
+    let (run, _) = runs.iter().find(|(_, requested)| requested.prompt.preview().starts_with("hold")).unwrap();
+    world.finish(*run, &log).await;
+    until("that is said", || async { ada.thread(&room, &held).await.unwrap().into_iter().find(late) }).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_follow_up_goes_to_the_threads_own_agent_with_what_was_said() {
     let (world, ada, room, _, log) = small_world().await;
     let root = ada.say(&room, "@scout look at the fountain").await.unwrap();

@@ -206,6 +206,15 @@ impl World {
         Journal::new(&self.bus.bus(who).await).append(run, after, outgoing).await.unwrap()
     }
 
+    /// Answers a run that is held.
+    pub(crate) async fn finish(&self, run: RunId, log: &Log) {
+        let request = log.all(STREAM, &filter::run(run)).await.remove(0);
+        let decision: Decision = request.decode().unwrap();
+        let RunEvent::Requested(requested) = &decision.events[0] else { panic!("no request: {decision:?}") };
+        let journal = Journal::new(&self.bus.bus(Service::AgentRunner).await);
+        finish(&journal, &request, requested).await.unwrap();
+    }
+
     /// How the bridge in this process is.
     pub(crate) fn bridge_health(&self) -> kit::service::Health {
         self.bridge.as_ref().unwrap().health.clone()
@@ -277,13 +286,17 @@ pub(crate) fn show_log() {
 async fn answer(journal: &Journal, request: &Stored) -> Result<Fate, AppendError> {
     let decision: Decision = request.decode().unwrap();
     let RunEvent::Requested(requested) = &decision.events[0] else { panic!("no request: {decision:?}") };
-    let text = requested.prompt.preview();
-    if text.starts_with("hold") {
+    if requested.prompt.preview().starts_with("hold") {
         return Ok(Fate::Ack);
     }
+    finish(journal, request, requested).await
+}
+
+/// Answers a request with what was asked.
+async fn finish(journal: &Journal, request: &Stored, requested: &Requested) -> Result<Fate, AppendError> {
     let run = request.run_id().unwrap();
     let totals = Totals { model_calls: 1, millis: 1500, ..Totals::default() };
-    let said = format!("answer: {text}");
+    let said = format!("answer: {}", requested.prompt.preview());
     let events = vec![
         RunEvent::MessageSent(MessageSent {
             to: requested.reply_to.clone().unwrap(),
