@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use kit::{
@@ -14,8 +15,15 @@ use kit::{
 };
 use matrix_sdk::{
     Client,
-    ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, api::error::ErrorKind},
+    config::RequestConfig,
+    ruma::{
+        OwnedRoomAliasId, OwnedRoomId, RoomId,
+        api::{client::alias::get_alias::v3::Request, error::ErrorKind},
+    },
 };
+
+/// How long the homeserver may look for an alias, once and not again: it asks other servers, and nothing is read meanwhile.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The rooms of `team.yaml`, with their ids as far as they are known. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -55,7 +63,8 @@ impl Rooms {
             let Ok(alias) = OwnedRoomAliasId::try_from(alias.as_str()) else {
                 continue;
             };
-            match client.resolve_room_alias(&alias).await {
+            let config = RequestConfig::new().disable_retry().timeout(RESOLVE_WITHIN);
+            match client.send(Request::new(alias)).with_request_config(config).await {
                 Ok(found) => {
                     tracing::info!(room = %room.name, id = %found.room_id, "room found");
                     let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);

@@ -148,3 +148,48 @@ async fn an_edit_whose_original_can_not_be_read_is_told_and_costs_no_other_messa
     assert!(notices[0].text.contains("I have not taken its correction"), "{notices:?}");
     assert_eq!(notices[0].thread.as_ref(), Some(&original));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_whose_server_is_away_holds_up_no_room() {
+    let world = World::new(RateLimits::Off, false).await;
+    let proxy = Proxy::start(&world.synapse.url()).await;
+    proxy.refuse(&["/directory/room/"], 502, "M_UNKNOWN");
+    let mut settings = world.settings();
+    settings.matrix.homeserver = proxy.url();
+    let alias = RoomAddress::Alias("#nowhere:nightcrew.test".to_owned());
+    settings.matrix.rooms.push(Room { name: "nowhere".to_owned(), address: alias, ..work(&settings) });
+    let mut bridge = Bridge::open(settings);
+    for text in ["one", "two"] {
+        world.ada.say(&world.room, text).await.unwrap();
+        bridge.read_texts(text).await;
+        bridge.commit().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_ill_does_not_cost_the_position() {
+    let world = World::new(RateLimits::Off, false).await;
+    let proxy = Proxy::start(&world.synapse.url()).await;
+    let mut settings = world.settings();
+    settings.matrix.homeserver = proxy.url();
+    let mut bridge = Bridge::open(settings);
+    world.ada.say(&world.room, "one").await.unwrap();
+    bridge.read_texts("one").await;
+    bridge.commit().await;
+    // The code of a position that is not known, and a status that matrix-sdk does not try again by itself.
+    proxy.refuse(&["/sync"], 520, "M_UNKNOWN");
+    bridge.receiver.next().await.unwrap_err();
+    proxy.mend();
+    world.ada.say(&world.room, "two").await.unwrap();
+    let next = async {
+        loop {
+            let batch = bridge.receiver.next().await.unwrap();
+            assert!(batch.notices.is_empty(), "{:?}", batch.notices);
+            if !batch.messages.is_empty() {
+                return texts(&batch.messages);
+            }
+            bridge.receiver.commit(&[]).await.unwrap();
+        }
+    };
+    assert_eq!(tokio::time::timeout(WITHIN, next).await.unwrap(), ["two"]);
+}
