@@ -3,7 +3,7 @@
 //! The fold is pure; [`follow()`] keeps it up to date from the log, from its first message on, in every runner.
 //!
 //! A control that can not be read, or that a later version may know, may be a stop. So it pauses whom its subject names,
-//! and makes health red, until a later control of that target, or of all, can be read.
+//! unless they are stopped already, and health warns, until a later control of that target, or of all, can be read.
 
 mod follow;
 
@@ -65,7 +65,14 @@ impl Controls {
     /// Applies a control that can not be read, by its place alone.
     pub fn apply_unread(&mut self, sequence: u64, target: &Target, why: &str) {
         let reason = format!("A control to {target} can not be read: {why}.");
-        let standing = Standing::Paused(ByWhom { by: READER.to_owned(), reason: reason.clone() });
+        let before = match target {
+            Target::All => Some(&self.all),
+            Target::Agent(agent) => self.agents.get(agent),
+        };
+        let standing = match before.map(|word| &word.standing) {
+            Some(stopped @ (Standing::Stopped(_) | Standing::Killed(_))) => stopped.clone(),
+            _ => Standing::Paused(ByWhom { by: READER.to_owned(), reason: reason.clone() }),
+        };
         self.put(target, Word { sequence, standing, unread: Some(reason) });
     }
 
@@ -122,6 +129,16 @@ mod tests {
         controls.apply(2, &one, &Control::Kill(by("eve")));
         assert_eq!(*controls.of(&coder), Standing::Paused(by("bob")), "a repeat or an older word changes nothing");
     }
+
+    #[test]
+    fn what_can_not_be_read_takes_no_stop_back() {
+        let lead = AgentName::try_new("lead").unwrap();
+        let mut controls = Controls::default();
+        controls.apply(1, &Target::All, &Control::Stop(by("ada")));
+        controls.apply_unread(2, &Target::All, "no JSON");
+        assert_eq!((controls.of(&lead), controls.unread().count()), (&Standing::Stopped(by("ada")), 1));
+    }
+
     #[test]
     fn what_can_not_be_read_is_a_pause_until_a_later_word() {
         let coder = AgentName::try_new("coder").unwrap();

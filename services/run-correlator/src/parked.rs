@@ -1,7 +1,7 @@
 //! What no service could handle, told to people: nobody looks into a stream by themselves.
 //!
-//! Consumes the stream of parked messages, by looking. Emits the health check `dead letters`, red while anything is parked, and
-//! a line of the log for each letter: why it is there, and what a person can do. Idempotency: a letter is told once by each process,
+//! Consumes the stream of parked messages, by looking. Emits the health check `dead letters`, a warning while anything is parked,
+//! and a line of the log for each letter: why it is there, and what a person can do. Idempotency: a letter is told once by each process,
 //! so a restart repeats what still lies there. Ordering: as they were parked. On failure: the check is red, for nobody knows.
 
 use std::time::Duration;
@@ -24,6 +24,9 @@ const CHECK: &str = "dead letters";
 
 /// How often it is looked: one small request. A person who mended the cause sees soon that it is mended.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Letters that are told at once: a restart among thousands must not push everything else out of the log lines' store.
+const MOST_TOLD: u64 = 100;
 
 /// What is parked can not be looked up.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +63,8 @@ pub(crate) async fn watch(bus: Bus, context: Context) {
 fn check(parked: u64) -> Check {
     match parked {
         0 => Check::Green,
-        1 => Check::Red("1 message could not be handled and is parked: `nightcrew dead list`".to_owned()),
-        _ => Check::Red(format!("{parked} messages could not be handled and are parked: `nightcrew dead list`")),
+        1 => Check::Warn("1 message could not be handled and is parked: `nightcrew dead list`".to_owned()),
+        _ => Check::Warn(format!("{parked} messages could not be handled and are parked: `nightcrew dead list`")),
     }
 }
 
@@ -80,6 +83,12 @@ impl Watch {
         if state.last_sequence < self.told {
             // Another stream in the place of the one before.
             self.told = 0;
+        }
+        let newest = state.last_sequence.saturating_sub(MOST_TOLD);
+        if state.messages > MOST_TOLD && newest > self.told {
+            let parked = state.messages;
+            tracing::error!(parked, "more is parked than is told here, one by one: `nightcrew dead list` tells all");
+            self.told = newest;
         }
         let mut next = (state.messages > 0 && state.last_sequence > self.told).then_some(self.told + 1);
         while let Some(from) = next {

@@ -176,7 +176,7 @@ async fn is_told(runner: &Runner, wanted: impl Fn(&Check) -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_control_that_can_not_be_read_holds_whom_it_means_and_makes_health_red() {
+async fn a_control_that_can_not_be_read_holds_whom_it_means_and_is_told_by_health() {
     let rig = Rig::start("{name: controls, rules: [{name: answers, reply: {text: done}}]}").await.expect("a crew");
     let runner = rig.runner("disk").await.expect("a runner");
     let coder = Target::Agent(AgentName::try_new("coder").expect("a name"));
@@ -186,7 +186,7 @@ async fn a_control_that_can_not_be_read_holds_whom_it_means_and_makes_health_red
         let envelope = Envelope::new(id, "control", "test", clock::now());
         let control = Outgoing::json(Subject::Control(coder.clone()), envelope, &control).expect("a control");
         rig.client.publish(&control).await.expect("told");
-        is_told(&runner, |check| matches!(check, Check::Red(why) if why.contains("to coder"))).await;
+        is_told(&runner, |check| matches!(check, Check::Warn(why) if why.contains("to coder"))).await;
         let held = rig.ask("coder", "Anything.").await.expect("a run");
         let other = rig.ask("scout", "Anything.").await.expect("a run");
         rig.end(other).await.expect("an end");

@@ -1,7 +1,7 @@
 //! Keeps the controls up to date.
 //!
 //! Consumes `swarm.control.>` with an ordered consumer of its own, the last message of each subject first. Emits the
-//! fold through a watch, and a check that is red while a control in force could not be read. Ordering: by stream sequence.
+//! fold through a watch, and a check that warns while a control in force could not be read. Ordering: by stream sequence.
 //! On failure: the consumer is made anew; what was said meanwhile is read then, because the last word of each target stays
 //! in the log.
 
@@ -170,6 +170,6 @@ impl Follower {
             return self.health.set(CHECK, Check::Green);
         }
         tracing::error!(unread, "controls can not be read: whom they mean is paused until a later control");
-        self.health.set(CHECK, Check::Red(unread));
+        self.health.set(CHECK, Check::Warn(unread));
     }
 }

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 pub enum Check {
     /// All is well.
     Green,
+    /// A person should look at something, and why. The service can be used as before: to take it out of service would help
+    /// nobody, and could keep the mend from being rolled out.
+    Warn(String),
     /// Not yet.
     Starting,
     /// Not well, and why.
@@ -24,7 +27,7 @@ pub enum Check {
 pub struct HealthReport {
     /// The service.
     pub service: String,
-    /// Whether every check is green.
+    /// Whether no check is red or starting.
     pub ready: bool,
     /// The checks by name.
     pub checks: BTreeMap<String, Check>,
@@ -36,7 +39,7 @@ impl HealthReport {
         let line = |(name, check): (&String, &Check)| match check {
             Check::Green => None,
             Check::Starting => Some(format!("{name}: starting")),
-            Check::Red(reason) => Some(format!("{name}: {reason}")),
+            Check::Red(reason) | Check::Warn(reason) => Some(format!("{name}: {reason}")),
         };
         self.checks.iter().filter_map(line).collect()
     }
@@ -83,7 +86,7 @@ impl Health {
         self.checks.send_if_modified(|checks| checks.remove(&name).is_some());
     }
 
-    /// Whether every check is green; without any check it is not.
+    /// Whether no check is red or starting; without any check it is not.
     pub fn is_ready(&self) -> bool {
         self.report().ready
     }
@@ -96,7 +99,7 @@ impl Health {
             Some((name.to_owned(), check.clone()))
         });
         let checks: BTreeMap<_, _> = mine.collect();
-        let ready = !checks.is_empty() && checks.values().all(|check| *check == Check::Green);
+        let ready = !checks.is_empty() && checks.values().all(|check| matches!(check, Check::Green | Check::Warn(_)));
         HealthReport { service: self.service.to_string(), ready, checks }
     }
 
@@ -105,7 +108,7 @@ impl Health {
         self.checks.subscribe()
     }
 
-    /// Waits until every check is green.
+    /// Waits until no check is red or starting.
     pub async fn until_ready(&self) {
         let mut changes = self.subscribe();
         while !self.is_ready() {
@@ -117,7 +120,7 @@ impl Health {
     }
 }
 
-/// `/healthz`: the process answers. `/readyz`: every check is green, or 503. Both tell all checks as JSON.
+/// `/healthz`: the process answers. `/readyz`: no check is red or starting, or 503. Both tell all checks as JSON.
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(async |State(health): State<Health>| Json(health.report())))

@@ -138,7 +138,13 @@ async fn list(crew: &Connected) -> anyhow::Result<AgentList> {
 pub(super) async fn held_back(bus: &Bus, agent: &AgentName) -> anyhow::Result<Option<String>> {
     let own = control(bus, Target::Agent(agent.clone())).await?;
     let force = in_force(own, control(bus, Target::All).await?);
-    if let Some(Control::Pause(by)) = force.map(|given| given.control) {
+    let control = force.map(|given| given.control);
+    if let Some(Control::Unknown(_)) = &control {
+        return Ok(Some(format!(
+            "{agent} is paused by a control that this version does not know: see `nightcrew agents`"
+        )));
+    }
+    if let Some(Control::Pause(by)) = control {
         let why = if by.reason.is_empty() { String::new() } else { format!(" ({})", by.reason) };
         return Ok(Some(format!("{agent} is paused by {}{why}: it goes on after `nightcrew resume {agent}`", by.by)));
     }

@@ -39,7 +39,7 @@ async fn what_is_parked_makes_health_red_and_is_a_line_of_its_runs_log() {
     let first = &story.evidence.journal[0];
     let trigger = decision_message(run, own_id(run, &first.id), &first.decision);
     dead::park_outgoing(&log.runner, &trigger, "unroutable", "nobody is there").await.unwrap();
-    until_check(&service, |check| matches!(check, Check::Red(why) if why.contains("1 message"))).await;
+    until_check(&service, |check| matches!(check, Check::Warn(why) if why.contains("1 message"))).await;
     let letter = dead::list(&log.cli, 1, 10).await.unwrap().remove(0);
     dead::drop(&log.cli, letter.sequence).await.unwrap();
     until_check(&service, |check| *check == Check::Green).await;
