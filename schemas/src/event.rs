@@ -271,6 +271,9 @@ pub struct ModelFailed {
     /// How long it asked to wait, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Until when that is, so that whoever goes on with the run waits only for the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
     /// What the step was billed for all the same, as far as no event before tells of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed: Option<Billed>,

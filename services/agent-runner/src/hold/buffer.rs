@@ -59,6 +59,7 @@ pub(super) fn unkept_answers(dropped: &[Decision], state: &RunState) -> Vec<Mode
         status: None,
         message: "the answer does not fit into the run's journal".to_owned(),
         retry_after_ms: None,
+        retry_at: None,
         billed: Some(Billed { usage: reply.usage, cost: reply.cost, estimated: reply.estimated, through: open.since }),
     });
     failed.collect()

@@ -209,6 +209,7 @@ impl Drive<'_> {
 
     fn failed(&mut self, step: u32, attempt: u32, error: ModelError, billed: Option<Billed>) -> Result<(), HoldError> {
         let retry_after_ms = error.retry_after.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let retry_at = error.retry_after.map(|pause| clock::now().checked_add(pause).unwrap_or(jiff::Timestamp::MAX));
         let failed = ModelFailed {
             step,
             attempt,
@@ -216,6 +217,7 @@ impl Drive<'_> {
             status: error.status,
             message: error.message,
             retry_after_ms,
+            retry_at,
             billed,
         };
         self.held.decide(Command::ModelFail(failed))

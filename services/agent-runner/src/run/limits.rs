@@ -196,6 +196,7 @@ mod tests {
                 status: None,
                 message: "cut".into(),
                 retry_after_ms: None,
+                retry_at: None,
                 billed: Some(Billed { usage, cost: None, estimated: true, through: 7 }),
             };
             reason(&after(&after(&held(0), Command::CallModel(called)), Command::ModelFail(failed)))

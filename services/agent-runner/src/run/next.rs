@@ -96,17 +96,19 @@ fn model_call(state: &RunState, limits: &Limits, now: Timestamp) -> Option<Actio
         ModelErrorClass::Malformed => MALFORMED_ATTEMPTS.min(limits.max_model_attempts),
         _ => limits.max_model_attempts,
     };
-    let asked = failed.retry_after_ms.unwrap_or(0);
-    // However long a provider asks for, a night has time for it: what bounds the pause is the run's own deadline.
-    let left = Duration::try_from(state.request().deadline.duration_since(now)).unwrap_or_default();
-    if Duration::from_millis(asked) >= left {
-        let message = format!("the provider asks for a pause of {asked} ms, beyond the deadline: {}", failed.message);
-        return Some(Action::Fail(FailReason::Model, message));
-    }
+    let reason = if failed.class == ModelErrorClass::Budget { FailReason::Budget } else { FailReason::Model };
     if failed.attempt >= most {
-        let reason = if failed.class == ModelErrorClass::Budget { FailReason::Budget } else { FailReason::Model };
         return Some(Action::Fail(reason, format!("after {} tries: {}", failed.attempt, failed.message)));
     }
+    // However long a provider asks for, a night has time for it: what bounds the pause is the run's own deadline.
+    if let Some(retry_at) = failed.retry_at.filter(|retry_at| *retry_at >= state.request().deadline) {
+        let message =
+            format!("the provider is to be asked again at {retry_at}, after the deadline: {}", failed.message);
+        return Some(Action::Fail(reason, message));
+    }
+    let asked =
+        failed.retry_at.map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    let asked = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
     let doubled = RETRY_BASE_MS.saturating_mul(1 << (failed.attempt - 1).min(16)).min(RETRY_CAP_MS);
     Some(again(asked.max(doubled)))
 }

@@ -63,7 +63,8 @@ fn command() -> impl Strategy<Value = Command> {
             status: None,
             message: "no".into(),
             billed,
-            retry_after_ms: None
+            retry_after_ms: None,
+            retry_at: None,
         })),
         (call, any::<bool>()).prop_map(|(call_id, idempotent)| Command::CallTool {
             asked: Asked { call_id, tool: "t".into(), arguments: serde_json::json!({}) },
@@ -305,7 +306,7 @@ fn a_lost_tool_call_is_recovered_and_never_run_twice_unless_idempotent() {
 
 #[test]
 fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
-    let failed = |attempt, class, retry_after_ms| {
+    let failed = |attempt, class, retry_at: Option<Timestamp>| {
         Command::ModelFail(ModelFailed {
             step: 1,
             attempt,
@@ -313,18 +314,20 @@ fn a_failed_model_call_waits_as_long_as_the_provider_asks() {
             status: Some(429),
             message: "slow".into(),
             billed: None,
-            retry_after_ms,
+            retry_after_ms: None,
+            retry_at,
         })
     };
     let called = after(&held(), call(1, 1));
-    let limited = after(&called, failed(1, ModelErrorClass::RateLimited, Some(7_000)));
-    assert_eq!(next(&limited, &Limits::default(), now()), Action::CallModel { step: 1, attempt: 2, wait_ms: 7_000 });
-    let (hour, deadline) = (3_600_000, called.request().deadline);
-    let patient = after(&called, failed(1, ModelErrorClass::RateLimited, Some(hour)));
-    let early = deadline - Duration::from_millis(hour + 1);
-    assert_eq!(next(&patient, &Limits::default(), early), Action::CallModel { step: 1, attempt: 2, wait_ms: hour });
-    let late = deadline - Duration::from_millis(hour);
-    assert!(matches!(next(&patient, &Limits::default(), late), Action::Fail(FailReason::Model, _)), "not in time");
+    let deadline = called.request().deadline;
+    let hour = Duration::from_hours(1);
+    let limited = after(&called, failed(1, ModelErrorClass::RateLimited, Some(now() + hour)));
+    let again = |wait_ms| Action::CallModel { step: 1, attempt: 2, wait_ms };
+    assert_eq!(next(&limited, &Limits::default(), now()), again(3_600_000));
+    let taken_over = now() + Duration::from_mins(45);
+    assert_eq!(next(&limited, &Limits::default(), taken_over), again(900_000), "the rest of it");
+    let late = after(&called, failed(1, ModelErrorClass::RateLimited, Some(deadline)));
+    assert!(matches!(next(&late, &Limits::default(), now()), Action::Fail(FailReason::Model, _)), "not in time");
     let refused = after(&called, failed(1, ModelErrorClass::Refused, None));
     assert!(matches!(next(&refused, &Limits::default(), now()), Action::Fail(FailReason::Model, _)));
 }

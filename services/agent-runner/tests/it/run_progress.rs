@@ -235,6 +235,7 @@ impl Play {
                 message: "no".into(),
                 billed: None,
                 retry_after_ms: None,
+                retry_at: None,
             }));
         }
         let block = |n| {

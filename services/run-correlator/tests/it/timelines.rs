@@ -183,6 +183,7 @@ fn failure(attempt: u32, class: ModelErrorClass, retry_after_ms: Option<u64>) ->
         message: "slow down".to_owned(),
         billed: None,
         retry_after_ms,
+        retry_at: None,
     })
 }
 
