@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::holds::{Delivered, Holds};
 
-/// How long the holder of a run may stay silent before it is taken for lost.
+/// How long the holder of a run may stay silent before it is taken for lost; whoever has a signal for it gives it
+/// [`TAKEN_WITHIN`] besides.
 const HOLDER_SILENCE: Duration = Duration::from_secs(1);
 
 /// How long the answer to a question with a signal may wait for the holder to journal that: it does so in milliseconds

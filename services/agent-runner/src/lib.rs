@@ -145,7 +145,7 @@ pub async fn run_probed(config: Config, deps: Deps, probe: Probe, context: Conte
     context.spawn_vital("controls", follower.run(context.shutdown.clone()));
     let answers = holder::answer_for_held(runtime.journal.clone(), holds, config.runner, context.shutdown.clone());
     context.spawn_vital("holds", answers);
-    context.spawn_vital("ticks", ticks::keep(Arc::clone(&runtime), context.shutdown.clone()));
+    context.spawn_vital("ticks", ticks::keep(waker.clone(), Arc::clone(&runtime), context.shutdown.clone()));
     context.spawn_vital("waiting", waiting::end_killed(waker.clone(), runtime, context.shutdown.clone()));
     let options = |max_in_flight| consume::Options { max_in_flight, progress_every: Some(PROGRESS) };
     let wakes = waker.clone();

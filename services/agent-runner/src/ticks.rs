@@ -24,12 +24,12 @@ use schemas::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::Runtime;
+use crate::{runtime::Runtime, wake::Waker};
 
 /// Between two looks. What a look is for is rare and a deadline is half an hour by default, while a look reads all summaries.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// Pause before a look that could not be done is done again.
+/// First pause before a look that could not be done is done again, doubled each time up to [`EVERY`].
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs whose ticks are asserted at once. Each is a read of the log and a write.
@@ -70,11 +70,13 @@ impl TickError {
 ///
 /// Consumes: KV `runs`, the schedules, the last messages of runs that wait without a tick. Emits: their ticks. Idempotency:
 /// a run has one tick, a later one replaces it. On failure: tried again.
-pub(crate) async fn keep(runtime: Arc<Runtime>, shutdown: CancellationToken) {
+pub(crate) async fn keep(waker: Waker, runtime: Arc<Runtime>, shutdown: CancellationToken) {
+    let mut retry = RETRY;
     loop {
         let look = async {
-            let looked = assert_all(&runtime.bus, &runtime.journal).await;
-            let pause = if looked { EVERY } else { RETRY };
+            let looked = assert_all(&waker, &runtime.bus, &runtime.journal).await;
+            let pause = if looked { EVERY } else { retry };
+            retry = if looked { RETRY } else { EVERY.min(2 * retry) };
             tokio::time::sleep(pause).await;
         };
         tokio::select! {
@@ -85,7 +87,7 @@ pub(crate) async fn keep(runtime: Arc<Runtime>, shutdown: CancellationToken) {
 }
 
 /// Whether everything was done that can be.
-async fn assert_all(bus: &Bus, journal: &Journal) -> bool {
+async fn assert_all(waker: &Waker, bus: &Bus, journal: &Journal) -> bool {
     let runs = match without_tick(bus).await {
         Ok(runs) => runs,
         Err(error) => {
@@ -98,7 +100,13 @@ async fn assert_all(bus: &Bus, journal: &Journal) -> bool {
     let mut all = true;
     while let Some((run, asserted)) = asserted.next().await {
         match asserted {
-            Ok(Some(at)) => tracing::info!(%run, %at, "a run waits without a tick: it has one again"),
+            Ok(Some(at)) => {
+                tracing::info!(%run, %at, "a run waits without a tick: it has one again");
+                // Whoever looks after those that were killed goes by the ticks, and missed this one.
+                if let Err(error) = waker.end_if_killed(run).await {
+                    tracing::warn!(%run, error = %chain(&error), "a run that waits is not ended now");
+                }
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%run, error = %chain(&error), "the tick of a run that waits is not asserted");

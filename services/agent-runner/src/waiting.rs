@@ -1,8 +1,8 @@
 //! Kills for runs that wait.
 //!
 //! Whoever holds a run hears of a kill and ends it at once. A run that waits is held by nobody, and its child may take an
-//! hour. But it has a tick ahead, for its deadline: so the schedules name all runs that wait, and whoever hears of a kill
-//! looks after them. Several runners do so at once; the log lets one of them through.
+//! hour. But it has a tick ahead, for its deadline: so the schedules name the runs that wait, and whoever hears of a kill
+//! looks after them. One whose tick was lost is looked at when it gets another. Several runners do so at once; the log lets one of them through.
 
 use std::{sync::Arc, time::Duration};
 

@@ -72,7 +72,8 @@ pub async fn schedule(bus: &Bus, run: RunId, at: Timestamp) -> Result<(), DueErr
     Ok(())
 }
 
-/// The runs that have a tick ahead. Every run that waits is among them, because the tick is scheduled first.
+/// The runs that have a tick ahead. Every run that waits is among them, because the tick is scheduled first, unless its tick
+/// was lost.
 pub async fn scheduled(bus: &Bus) -> Result<Vec<RunId>, ScanError> {
     let definitions = bus.scan_all(STREAM, filter::DUE_AT, 1).await?;
     let run = |subject: &str| subject.parse::<Subject>().ok().and_then(|subject| subject.run_id());
