@@ -335,8 +335,12 @@ async fn publish_again(bus: &Bus, sequence: u64, letter: &DeadLetter) -> Result<
         let sequence = bus.publish(&outgoing).await.map_err(DeadError::Publish)?;
         return Ok(Replayed::Published(sequence));
     };
-    fill::check_now(bus).await.map_err(DeadError::NoRoom)?;
-    let appended = Journal::new(bus).append_or_find(run, 0, &outgoing).await;
+    let journal = Journal::new(bus);
+    // A run that is there needs no room.
+    if !matches!(journal.exists(run).await, Ok(true)) {
+        fill::check_now(bus).await.map_err(DeadError::NoRoom)?;
+    }
+    let appended = journal.append_or_find(run, 0, &outgoing).await;
     match appended {
         Ok(appended) if appended.found => Ok(Replayed::AlreadyThere),
         Ok(appended) => Ok(Replayed::Published(appended.sequence)),

@@ -359,8 +359,11 @@ async fn a_refused_request_is_parked_when_its_room_can_not_be_told() {
     assert_eq!(dead().await.len(), 1);
     assert!(log.runs().await.is_empty() && ada.thread(&room, &unheard).await.unwrap().is_empty());
 
-    // An operator finds it, and its replay is answered where it was asked.
+    // An operator finds it, and once there is room its replay is answered where it was asked.
     let operator = world.bus.bus(Service::Nightcrew).await;
+    let early = kit::dead::replay(&operator, parked.sequence).await;
+    assert!(matches!(early, Err(kit::dead::DeadError::NoRoom(_))) && dead().await.len() == 1, "{early:?}");
+    world.empty_log().await;
     let replayed = kit::dead::replay(&operator, parked.sequence).await.unwrap();
     assert!(matches!(replayed, kit::dead::Replayed::Published(_)), "{replayed:?}");
     let reply = ada.wait_for_reply(&room, &unheard, WITHIN).await.unwrap();

@@ -240,6 +240,15 @@ impl World {
         until("the bridge knows", || async { (!health.is_ready()).then_some(()) }).await;
     }
 
+    /// Takes all signals out of the log, which is what [`World::fill_log`] put there, and waits until the bridge knows.
+    pub(crate) async fn empty_log(&self) {
+        let bus = self.bus.bus(Service::RunCorrelator).await;
+        let stream = bus.jetstream().get_stream_no_info(STREAM).await.unwrap();
+        stream.purge().filter(filter::SIGNALS).await.unwrap();
+        let health = self.bridge_health();
+        until("the bridge knows that there is room", || async { health.is_ready().then_some(()) }).await;
+    }
+
     /// A reader of the log.
     pub(crate) async fn log(&self) -> Log {
         Log { bus: self.bus.bus(Service::RunCorrelator).await }
