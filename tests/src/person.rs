@@ -226,9 +226,13 @@ impl Person {
         let mut events = Vec::new();
         let mut from: Option<String> = None;
         loop {
-            let mut options = MessagesOptions::backward().from(from.as_deref());
-            options.limit = UInt::from(PAGE);
-            let page = room.messages(options).await?;
+            let options = || {
+                let mut options = MessagesOptions::backward().from(from.as_deref());
+                options.limit = UInt::from(PAGE);
+                options
+            };
+            let read = || async { Ok(room.messages(options()).await?) };
+            let page = persist("read a room", read).await?;
             events.extend(page.chunk);
             if page.end.is_none() || page.end == from {
                 break;

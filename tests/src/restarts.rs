@@ -187,18 +187,28 @@ impl Cast {
             let (rooms, gate) = (rooms.clone(), Arc::clone(&gate));
             senders.spawn(async move { anyhow::Ok((write(&person, &rooms, planned, &gate).await?, person)) });
         }
-        let mut passed = 0;
+        let (mut passed, mut done_writing) = (0, Vec::new());
         for End { after, what } in ends(&mut dice, messages, &plan.ends) {
             gate.places.add_permits(after - passed);
             passed = after;
-            let written = gate.reached(after).await?;
+            let reached = gate.reached(after);
+            let written = tokio::select! {
+                written = reached => written?,
+                // Whoever is done or failed first; the others come to the message all the same.
+                Some(done) = senders.join_next() => {
+                    done_writing.push(done??);
+                    gate.reached(after).await?
+                }
+            };
             ensure!(written < messages, "{what:?} is not ended while messages are written");
             end(what).await?;
         }
         gate.places.add_permits(messages - passed);
-        let (mut sent, mut people) = (Vec::new(), Vec::new());
         while let Some(done) = senders.join_next().await {
-            let (written, person) = done??;
+            done_writing.push(done??);
+        }
+        let (mut sent, mut people) = (Vec::new(), Vec::new());
+        for (written, person) in done_writing {
             sent.extend(written);
             people.push(person);
         }
