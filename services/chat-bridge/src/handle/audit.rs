@@ -90,12 +90,21 @@ struct Beginning {
     floor: u64,
     /// How many ends behind that were history.
     missed: usize,
+    /// These, and all up to `floor`.
+    history: Seen,
     /// What is told, these included.
     seen: Mutex<Seen>,
 }
 
 impl Beginning {
-    fn has(&self, end: End) -> bool {
+    /// Whether the end that a message is, or stands for, needs no line.
+    ///
+    /// That of an end which the consumer was done with says nothing: it may have been parked, and is replayed. A line that is
+    /// written again has the same id, and is one.
+    fn is_told(&self, stored: &Stored, end: End) -> bool {
+        if stored.is_end() {
+            return end.sequence > self.floor && self.history.has(end.sequence);
+        }
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).has(end.sequence)
     }
 
@@ -116,7 +125,7 @@ impl<D: Deliver> Audit<D> {
             return Ok(Fate::Ack);
         };
         self.told.get_or_try_init(|| self.tell_missed(beginning)).await?;
-        if !beginning.has(end) && self.tell(run_id, &delivery).await? {
+        if !beginning.is_told(stored, end) && self.tell(run_id, &delivery).await? {
             beginning.add(end);
         }
         Ok(Fate::Ack)
@@ -139,7 +148,7 @@ impl<D: Deliver> Audit<D> {
             }
             next = page.next;
         }
-        Ok(Beginning { floor, missed, seen: Mutex::new(seen) })
+        Ok(Beginning { floor, missed, history: seen.clone(), seen: Mutex::new(seen) })
     }
 
     /// The sequence up to which the consumer is done.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kit::{consumer, identity::Service, journal::STREAM};
-use schemas::{BlobRef, RunEvent, RunId, Subject, event::Archived, subject::filter};
+use kit::{consumer, identity::Service, journal::STREAM, message::Stored};
+use schemas::{BlobRef, RunEvent, RunId, Subject, dead::DeadLetter, event::Archived, subject::filter};
 
 use crate::{
-    bridge::small_world,
+    bridge::{let_speak, small_world},
     person::{Line, Person},
     world::{Log, WITHIN, World, until},
 };
@@ -48,6 +48,33 @@ async fn ends_that_were_archived_unseen_are_told_in_one_line() {
     wait_until_read(&world).await;
     let after = lines(&ada, &audit).await;
     assert_eq!(after.len(), before.len() + 1, "{after:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_was_parked_is_written_when_it_is_replayed_to_the_next_bridge() {
+    let (mut world, ada, _, audit, log) = small_world().await;
+    let_speak(&ada, &audit, 50).await;
+    let run = world.request("terminal", "gone").await;
+    let dead = || async { log.all("DEAD", filter::DEAD).await };
+    let of_audit = |stored: &Stored| {
+        let letter: DeadLetter = stored.decode().unwrap();
+        (letter.consumer.as_deref() == Some(consumer::CHAT_AUDIT.name)).then_some(stored.sequence)
+    };
+    let parked = until("the line is parked", || async { dead().await.iter().find_map(of_audit) }).await;
+    wait_until_read(&world).await;
+    world.stop_bridge().await;
+    let_speak(&ada, &audit, 0).await;
+    world.start_bridge().await;
+    // By what ends after it the bridge knows how far it was done.
+    let next = world.request("terminal", "gone too").await;
+    ada.wait_for(&audit, WITHIN, |line| line.text.contains(&next.to_string())).await.unwrap();
+
+    let operator = world.bus.bus(Service::Nightcrew).await;
+    kit::dead::replay(&operator, parked).await.unwrap();
+    until("the line is there", || async { (lines(&ada, &audit).await.len() == 2).then_some(()) }).await;
+    let all = lines(&ada, &audit).await;
+    assert!(all.iter().any(|line| line.text.contains(&run.to_string())), "{all:?}");
     world.end().await;
 }
 

@@ -292,7 +292,7 @@ async fn a_log_that_is_nearly_full_refuses_in_the_room() {
 }
 
 /// Sets the power that it takes to speak in a room; the crew has none.
-async fn let_speak(owner: &Person, room: &str, level: i64) {
+pub(crate) async fn let_speak(owner: &Person, room: &str, level: i64) {
     let room = owner.client().get_room(&RoomId::parse(room).unwrap()).unwrap();
     let changes = RoomPowerLevelChanges { events_default: Some(level), ..RoomPowerLevelChanges::default() };
     room.apply_power_level_changes(changes).await.unwrap();
