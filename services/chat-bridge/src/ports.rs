@@ -55,7 +55,7 @@ pub trait Receive: Send + Sync {
     fn commit(&mut self, started: &[Started]) -> impl Future<Output = Result<(), ReceiveError>> + Send;
 
     /// What was said in a thread, its root first; a bounded tail of it when it is long. [`ReceiveError::Refused`] when this
-    /// thread can not be read, however often it is tried.
+    /// thread can not be read, however often it is tried, and [`ReceiveError::Ill`] when nobody knows.
     fn thread(&self, room: &str, root: &str) -> impl Future<Output = Result<Vec<ThreadLine>, ReceiveError>> + Send;
 }
 
@@ -116,6 +116,15 @@ pub enum ReceiveError {
         /// The channel.
         channel: &'static str,
         /// What happened.
+        #[source]
+        source: Cause,
+    },
+    /// It answers that it can not do this just now: for some minutes, or for good when it is ill of just this.
+    #[error("the channel {channel} is ill")]
+    Ill {
+        /// The channel.
+        channel: &'static str,
+        /// What it said.
         #[source]
         source: Cause,
     },

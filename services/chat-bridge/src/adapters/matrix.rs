@@ -46,7 +46,7 @@ mod unreadable;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kit::crew::Crew;
-use matrix_sdk::{Client, ruma::api::error::ErrorKind};
+use matrix_sdk::{Client, Error, HttpError, reqwest::StatusCode, ruma::api::error::ErrorKind};
 use tokio::sync::watch;
 
 use crate::{
@@ -124,17 +124,42 @@ fn refused(source: impl Into<Cause>) -> ReceiveError {
 
 /// Whether the homeserver says that it does not know the position that was given. One that is ill answers with the same code
 /// and another status.
-fn is_unknown_position(error: &matrix_sdk::Error) -> bool {
+fn is_unknown_position(error: &Error) -> bool {
     let is_client_error = error.as_client_api_error().is_some_and(|error| error.status_code.is_client_error());
     is_client_error && matches!(error.client_api_error_kind(), Some(ErrorKind::Unknown | ErrorKind::InvalidParam))
 }
 
-/// Whether there is a homeserver that has nothing better to say, also after many tries. Without one, waiting for it helps.
-fn is_answer(error: &matrix_sdk::Error) -> bool {
-    !matches!(error, matrix_sdk::Error::Http(error) if matches!(**error, matrix_sdk::HttpError::Reqwest(_)))
+/// What a request that failed says about what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing, and nothing about anything else: there is no homeserver.
+    Away,
+    /// Nothing now: the homeserver, or what stands in front of it, is ill or has too much to do. Over within minutes when it
+    /// is restarted, and never when it is ill of just this.
+    Ill,
+    /// That it is not to be had, also after many tries.
+    No,
+}
+
+fn answer(error: &Error) -> Answer {
+    match error {
+        // matrix-sdk goes on trying where it is told to come later, until our own time is up.
+        Error::Timeout => return Answer::Ill,
+        Error::Http(error) => {
+            if let HttpError::Reqwest(error) = &**error {
+                return if error.is_connect() { Answer::Away } else { Answer::Ill };
+            }
+        }
+        _ => {}
+    }
+    let status = error.as_client_api_error().map(|error| error.status_code);
+    match status {
+        Some(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Answer::Ill,
+        _ => Answer::No,
+    }
 }
 
 /// Whether the homeserver says that the access token is not, or no longer, valid.
-fn is_revoked(error: &matrix_sdk::Error) -> bool {
+fn is_revoked(error: &Error) -> bool {
     matches!(error.client_api_error_kind(), Some(ErrorKind::UnknownToken { .. } | ErrorKind::MissingToken))
 }

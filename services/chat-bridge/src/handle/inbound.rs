@@ -4,9 +4,10 @@
 //! words to rooms. Idempotency: run ids derive from messages and a run's first message is written once, so a batch that
 //! comes again changes nothing. Ordering: a batch is committed to its channel only when everything that it leads to is
 //! in the log; batches follow one another. On failure: while the log can not be written, the same batch is tried until
-//! it can, health is red, and nothing further is read. A thread that can not be read is done without, and that is said. A
-//! refused request is answered in its room; where that is not possible it is parked, so that an operator finds what a person
-//! waits for. A signal that a run can not be given is parked and told.
+//! it can, health is red, and nothing further is read. A thread that can not be read is done without, and that is said; a
+//! channel that is ill has some time to get well before that. A refused request is answered in its room; where that is not
+//! possible it is parked, so that an operator finds what a person waits for. A signal that a run can not be given is parked
+//! and told.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use schemas::{
     EventId, RunId, Signal, Text,
     signal::{ByWhom, Message},
 };
+use tokio::time::Instant;
 
 use super::{
     Project,
@@ -44,6 +46,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Bytes of a thread that an agent is shown.
 const MAX_CONTEXT_BYTES: usize = 32 * 1024;
+
+/// For how long a thread that its channel is too ill to show holds up everything. Without it the wrong agent may be woken, and
+/// a homeserver that is restarted is back within it.
+const THREAD_WITHIN: Duration = Duration::from_mins(2);
 
 /// What an agent is shown in place of a thread that can not be read.
 const UNREAD: &str = "This message stands in a thread. What was said in it before could not be read.";
@@ -132,13 +138,22 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     /// Handles a batch until all of it is in the log, then commits it. False when shutdown came first.
     async fn take(&mut self, batch: &Batch) -> Result<bool, ReceiveError> {
         let mut attempt = 0;
+        let mut ill_since: Option<Instant> = None;
         let started = loop {
-            match self.handle(batch).await {
+            let patient = ill_since.is_none_or(|since| since.elapsed() < THREAD_WITHIN);
+            match self.handle(batch, patient).await {
                 Ok(started) => break started,
                 Err(HandleError::Words(Untold::ShuttingDown)) => return Ok(false),
                 Err(error) => {
                     attempt += 1;
                     self.health.report(LOG, chain(&error));
+                    match error {
+                        HandleError::Thread(ReceiveError::Ill { .. }) => {
+                            ill_since.get_or_insert_with(Instant::now);
+                        }
+                        HandleError::Thread(_) => ill_since = None,
+                        _ => {}
+                    }
                     tokio::select! {
                         () = self.context.shutdown.cancelled() => return Ok(false),
                         () = tokio::time::sleep(backoff(attempt)) => {}
@@ -159,7 +174,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         Ok(true)
     }
 
-    async fn handle(&self, batch: &Batch) -> Result<Vec<Started>, HandleError> {
+    /// Brings all that a batch leads to into the log. While it is `patient`, an ill channel is waited for.
+    async fn handle(&self, batch: &Batch, patient: bool) -> Result<Vec<Started>, HandleError> {
         let mut words = Words::of_batch(&self.sender, self.receiver.name(), &self.context.shutdown);
         let mut wakes: Vec<Request> = Vec::new();
         let mut edits: Vec<Request> = Vec::new();
@@ -168,7 +184,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             for decision in inbound::decide(&self.rules, message) {
                 match decision {
                     Decision::Wake(wake) => {
-                        for request in self.requests(message, wake, &mut words).await? {
+                        for request in self.requests(message, wake, patient, &mut words).await? {
                             // The original of an edit may be in the same batch, and goes first.
                             let taken = wakes.iter().any(|other| other.run_id == request.run_id);
                             if request.wake.edit || taken {
@@ -203,9 +219,10 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         &self,
         message: &IncomingMessage,
         wake: Wake,
+        patient: bool,
         words: &mut Words<'_, D>,
     ) -> Result<Vec<Request>, HandleError> {
-        let lines = self.thread(message, words).await?;
+        let lines = self.thread(message, patient, words).await?;
         let unread = lines.is_none();
         let lines = lines.unwrap_or_default();
         let mut agents = vec![wake.agent.clone()];
@@ -232,6 +249,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
     async fn thread(
         &self,
         message: &IncomingMessage,
+        patient: bool,
         words: &mut Words<'_, D>,
     ) -> Result<Option<Vec<ThreadLine>>, HandleError> {
         let Some(root) = &message.thread_root else {
@@ -240,6 +258,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         match self.receiver.thread(&message.room, root).await {
             Ok(lines) => Ok(Some(lines)),
             Err(error @ ReceiveError::Unavailable { .. }) => Err(HandleError::Thread(error)),
+            Err(error @ ReceiveError::Ill { .. }) if patient => Err(HandleError::Thread(error)),
             Err(error) => {
                 tracing::warn!(event = message.event_id, root, error = chain(&error), "a thread can not be read");
                 let tell = Tell {

@@ -215,6 +215,32 @@ async fn a_thread_that_can_not_be_read_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thread_is_waited_for_while_its_homeserver_is_ill() {
+    let mut world = World::new(RateLimits::Off).await;
+    let proxy = Proxy::start(&world.synapse.url()).await;
+    world.homeserver = proxy.url();
+    let (world, ada, room, _, log) = furnish(world).await;
+    let root = ada.say(&room, "@scout look at the fountain").await.unwrap();
+    ada.wait_for_reply(&room, &root, WITHIN).await.unwrap();
+    // matrix-sdk does not try this status again by itself.
+    proxy.refuse(&["/relations/", plain(&root)], 520, "M_UNKNOWN");
+    let content = serde_json::json!({
+        "msgtype": "m.text", "body": "and the pipe?", "m.mentions": { "user_ids": [world.crew_id()] },
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+    });
+    ada.send(&room, content).await.unwrap();
+    let health = world.bridge_health();
+    let waits = |problem: &String| problem.contains("a thread can not be read");
+    until("it waits", || async { health.report().problems().iter().any(waits).then_some(()) }).await;
+    proxy.mend();
+    until("answered twice", || async { (ada.thread(&room, &root).await.unwrap().len() == 3).then_some(()) }).await;
+    let runs = log.runs().await;
+    let follow_up = runs.values().find(|run| run.prompt.preview() == "and the pipe?").unwrap();
+    assert_eq!(follow_up.agent.as_str(), "scout");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_is_a_channel_like_any_other() {
     let (world, _ada, _, _, log) = small_world().await;
     let bus = world.bus.bus(Service::Nightcrew).await;

@@ -29,6 +29,9 @@ const TELL_AT: u32 = 4;
 /// by itself.
 const GIVE_UP_AT: u32 = 120;
 
+/// What a homeserver does not give because it is ill just now, it gives by then: with these pauses some minutes.
+const PATIENT_UNTIL: u32 = 15;
+
 /// Where the reading of a room begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Start {
@@ -72,6 +75,11 @@ impl Behind {
             TELL_AT => Next::Tell,
             _ => Next::Wait,
         }
+    }
+
+    /// Whether all of the room may wait for one message of it.
+    pub(super) fn is_patient(&self) -> bool {
+        self.tries < PATIENT_UNTIL
     }
 
     fn is_due(&self, now: Timestamp) -> bool {

@@ -11,10 +11,10 @@ use matrix_sdk::{
 };
 
 use super::{
-    Settings,
+    Answer, Settings, answer,
     behind::{self, Start},
     history::{self, Newest},
-    is_answer, is_revoked,
+    is_revoked,
     position::Position,
     rooms::Rooms,
     translate::{self, Place},
@@ -194,7 +194,7 @@ impl Reader<'_> {
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
             }
             // One message that is not to be had must not cost all others of its room.
-            Err(error) if !is_revoked(&error) && is_answer(&error) => {
+            Err(error) if !is_revoked(&error) && self.is_hopeless(room, answer(&error)) => {
                 tracing::warn!(event = message.event_id, of, error = chain(&error), "an edit is not taken");
                 batch.notices.push(Tell {
                     room: message.room,
@@ -206,5 +206,14 @@ impl Reader<'_> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether an event of a room that was answered so is not worth another try.
+    fn is_hopeless(&self, room: &Room, answer: Answer) -> bool {
+        match answer {
+            Answer::Away => false,
+            Answer::Ill => self.position.behind.get(room.room_id()).is_some_and(|behind| !behind.is_patient()),
+            Answer::No => true,
+        }
     }
 }

@@ -22,7 +22,7 @@ use matrix_sdk::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    CHANNEL, Settings, behind, history, invitations, is_answer, is_revoked, is_unknown_position,
+    Answer, CHANNEL, Settings, answer, behind, history, invitations, is_revoked, is_unknown_position,
     position::{Position, PositionFile},
     read::Reader,
     refused,
@@ -286,8 +286,12 @@ impl Receive for Receiver {
             Err(error) if matches!(error.client_api_error_kind(), Some(ErrorKind::NotFound | ErrorKind::Forbidden)) => {
                 Ok(Vec::new())
             }
-            Err(error) if is_answer(&error) => Err(refused(error)),
-            lines => lines.map_err(unavailable),
+            Err(error) => Err(match answer(&error) {
+                Answer::Away => unavailable(error),
+                Answer::Ill => ReceiveError::Ill { channel: CHANNEL, source: error.into() },
+                Answer::No => refused(error),
+            }),
+            Ok(lines) => Ok(lines),
         }
     }
 }

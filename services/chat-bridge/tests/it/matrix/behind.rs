@@ -150,6 +150,29 @@ async fn an_edit_whose_original_can_not_be_read_is_told_and_costs_no_other_messa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_taken_when_its_homeserver_was_ill_meanwhile() {
+    let rooms = TwoRooms::new().await;
+    let World { ada, room, .. } = &rooms.world;
+    let mut bridge = rooms.open();
+    let original = ada.say(room, "one").await.unwrap();
+    bridge.read_texts("one").await;
+    bridge.commit().await;
+    // matrix-sdk does not try this status again by itself.
+    rooms.proxy.refuse(&["/event/", plain(&original)], 520, "M_UNKNOWN");
+    ada.edit(room, &original, "two").await.unwrap();
+    let behind = async {
+        while !is_behind(&bridge) {
+            let batch = bridge.receiver.next().await.unwrap();
+            assert!(batch.messages.is_empty() && batch.notices.is_empty(), "{batch:?}");
+            bridge.receiver.commit(&[]).await.unwrap();
+        }
+    };
+    tokio::time::timeout(WITHIN, behind).await.unwrap();
+    rooms.proxy.mend();
+    assert_eq!(bridge.read_texts("two").await, ["two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alias_whose_server_is_away_holds_up_no_room() {
     let world = World::new(RateLimits::Off, false).await;
     let proxy = Proxy::start(&world.synapse.url()).await;
