@@ -311,7 +311,7 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
             Err(error) if error.class() == ErrorClass::Broken => None,
             first => first.map_err(HandleError::Read)?,
         };
-        if first.is_some_and(|first| first.envelope.id == request.outgoing.envelope.id) {
+        if first.as_ref().is_some_and(|first| first.envelope.id == request.outgoing.envelope.id) {
             return Ok(());
         }
         let text = format!("I have edited my message. It reads now:\n\n{}", request.wake.prompt);
@@ -321,7 +321,11 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         let message = &request.message;
         let given = self.signal(message, request.run_id, &signal, words).await?;
         let id = signal_id(message, request.run_id, &signal);
-        if given == Given::InTime || self.has_taken(request.run_id, &id).await? {
+        let Given::Late(end) = given else {
+            return Ok(());
+        };
+        let first = first.map_or(1, |first| first.sequence);
+        if self.has_taken(request.run_id, first, end, &id).await? {
             return Ok(());
         }
         let thread = request.wake.reply_to.thread.clone();
@@ -329,8 +333,8 @@ impl<R: Receive, D: Deliver> Inbound<R, D> {
         words.mention(&tell).await.map_err(HandleError::Words)
     }
 
-    async fn has_taken(&self, run: RunId, signal: &EventId) -> Result<bool, HandleError> {
-        match signals::taken(&self.project, run).await {
+    async fn has_taken(&self, run: RunId, first: u64, end: u64, signal: &EventId) -> Result<bool, HandleError> {
+        match signals::taken(&self.project, run, first, end).await {
             Err(error) if error.class() == ErrorClass::Broken => Ok(false),
             taken => Ok(taken.map_err(HandleError::Signal)?.contains(signal)),
         }

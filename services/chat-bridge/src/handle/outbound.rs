@@ -118,16 +118,16 @@ impl<D: Deliver> Outbound<D> {
             let part = Part { stored, n, said, maybe_sent };
             self.bring(part).instrument(span.clone()).await?;
             if stored.is_end() {
-                self.tell_unheard(said).instrument(span).await?;
+                self.tell_unheard(said, stored.sequence).instrument(span).await?;
             }
         }
         Ok(())
     }
 
-    /// Says which messages the run has ended without: whoever wrote them waits for an answer.
-    async fn tell_unheard(&self, said: &MessageSent) -> Result<(), SayError> {
+    /// Says which messages the run has ended without, at a sequence: whoever wrote them waits for an answer.
+    async fn tell_unheard(&self, said: &MessageSent, end: u64) -> Result<(), SayError> {
         let (run, agent) = (said.footer.run_id, &said.footer.agent);
-        let unheard = match signals::unheard(&self.project, run).await {
+        let unheard = match signals::unheard(&self.project, run, end).await {
             // The answer is there: its message is not to be parked for this.
             Err(error) if error.class() == ErrorClass::Broken => {
                 tracing::error!(error = chain(&error), "what the run has ended without is not known");
