@@ -1,8 +1,11 @@
 //! Rooms that can not be read now while others can.
 //!
-//! Such a room keeps a position of its own, so the others go on and nothing of it is lost: it is tried again with every
-//! sync that succeeds, after ever longer pauses. Health is red from the first failure on. When it lasts, the room and the
-//! audit room are told; when it does not end, they are told that what was written meanwhile is not read.
+//! Such a room keeps a position of its own, so the others go on and nothing of it is lost: it is tried again after a sync that
+//! succeeds, with ever longer pauses. What is new elsewhere waits for such a try, so it is mostly short, and when one fails the
+//! next one is after another sync. Health is red from the first failure on. When it lasts, the room and the audit room are told;
+//! when it does not end, they are told that what was written meanwhile is not read.
+
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kit::class::chain;
@@ -13,7 +16,12 @@ use matrix_sdk::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{history::Newest, is_revoked, position::Position, read::Reader};
+use super::{
+    history::{self, Newest},
+    is_revoked,
+    position::Position,
+    read::Reader,
+};
 use crate::{domain::catch_up::Origin, domain::inbound::Tell, ports::Batch};
 
 /// How much longer each pause is than the one before.
@@ -48,7 +56,7 @@ pub(super) struct Behind {
     start: Start,
     /// When it was first tried, by our clock.
     since: Timestamp,
-    /// When it was last tried.
+    /// When it was last tried, at the end of that.
     tried_at: Timestamp,
     /// How often.
     tries: u32,
@@ -82,6 +90,13 @@ impl Behind {
         self.tries < PATIENT_UNTIL
     }
 
+    /// How long a page of the next try may take. Mostly less than any other page, and ever more seldom as long: one that is only
+    /// slow comes then, and before anybody is told.
+    fn page_within(&self) -> Duration {
+        let in_full = self.tries + 1 >= TELL_AT && (self.tries + 1).is_power_of_two();
+        if in_full { history::PAGE_WITHIN } else { history::DOUBTFUL_PAGE_WITHIN }
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         let tries = i32::try_from(self.tries).unwrap_or(i32::MAX);
         now.duration_since(self.tried_at) >= PAUSE_STEP.saturating_mul(tries).min(MAX_PAUSE)
@@ -99,7 +114,8 @@ pub(super) fn leave(
     let name = name(reader, room);
     let behind = position.behind.entry(room.to_owned()).or_insert_with(|| Behind::new(start, reader.now));
     let since = behind.since;
-    let next = behind.failed(reader.now);
+    // A try may take as long as a pause.
+    let next = behind.failed(kit::clock::now());
     reader.health.report(&key(room), format!("the room {name} is not read since {since:.0}: {}", chain(error)));
     let text = match next {
         Next::Wait => return,
@@ -127,23 +143,26 @@ pub(super) fn leave(
     }));
 }
 
-/// Reads the rooms that are behind and due, up to the end of `response`. Fails only when our access is revoked.
+/// Reads the rooms that are behind and due, up to the end of `response`, until one fails. Fails only when our access is
+/// revoked.
 pub(super) async fn retry(
     reader: &Reader<'_>,
     client: &Client,
     response: &SyncResponse,
     (position, batch): (&mut Position, &mut Batch),
 ) -> matrix_sdk::Result<()> {
+    let mut due = Vec::new();
     for (id, behind) in &reader.position.behind {
-        let room = client.get_room(id).filter(|room| room.state() == RoomState::Joined);
-        let Some(room) = room else {
-            gone(reader, id, behind, position, batch);
-            continue;
-        };
-        if !behind.is_due(reader.now) {
-            continue;
+        match client.get_room(id).filter(|room| room.state() == RoomState::Joined) {
+            None => gone(reader, id, behind, position, batch),
+            Some(room) if behind.is_due(reader.now) => due.push((id, behind, room)),
+            Some(_) => {}
         }
+    }
+    due.sort_by_key(|(_, behind, _)| behind.tried_at);
+    for (id, behind, room) in due {
         let newest = Newest { events: &[], before: Some(&response.next_batch) };
+        let reader = Reader { page_within: behind.page_within(), ..*reader };
         match reader.room(&room, &behind.start, newest, position).await {
             Ok(mut read) => {
                 position.behind.remove(id);
@@ -153,7 +172,10 @@ pub(super) async fn retry(
                 batch.notices.append(&mut read.notices);
             }
             Err(error) if is_revoked(&error) => return Err(error),
-            Err(error) => leave(reader, id, behind.start.clone(), &error, (position, batch)),
+            Err(error) => {
+                leave(&reader, id, behind.start.clone(), &error, (position, batch));
+                break;
+            }
         }
     }
     Ok(())
@@ -202,8 +224,9 @@ mod tests {
         let begin = Timestamp::UNIX_EPOCH;
         let mut now = begin;
         let mut behind = Behind::new(Start::After("s1".to_owned()), now);
-        let mut told = Vec::new();
+        let (mut told, mut in_full) = (Vec::new(), Vec::new());
         loop {
+            in_full.extend((behind.page_within() == history::PAGE_WITHIN).then_some(behind.tries));
             let next = behind.failed(now);
             assert!(!behind.is_due(now));
             if next != Next::Wait {
@@ -219,5 +242,6 @@ mod tests {
         assert_eq!(told[0], (Next::Tell, 2 + 4 + 6));
         let (next, given_up) = told[1];
         assert!(next == Next::GiveUp && (3_000..4_000).contains(&given_up), "{told:?}");
+        assert_eq!(in_full, [3, 7, 15, 31, 63]);
     }
 }

@@ -20,7 +20,10 @@ const PAGE: u32 = 100;
 
 /// How long one page may take. The SDK goes on for a quarter of an hour where a homeserver answers that it is ill, and what
 /// other rooms have would wait meanwhile.
-const PAGE_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const PAGE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The same where it is likely that it is not to be had. A homeserver that is well mostly takes less.
+pub(super) const DOUBTFUL_PAGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Events of one gap. More than this in one room while the bridge was away is a flood, and is told as such.
 const MAX_GAP: usize = 10_000;
@@ -60,11 +63,11 @@ impl Events {
     }
 }
 
-/// `newest`, and what came before them since a position.
-pub(super) async fn gap(room: &Room, since: &str, newest: Newest<'_>) -> matrix_sdk::Result<Events> {
+/// `newest`, and what came before them since a position, each page `within` a time.
+pub(super) async fn gap(room: &Room, since: &str, newest: Newest<'_>, within: Duration) -> matrix_sdk::Result<Events> {
     let mut taken: Vec<TimelineEvent> = newest.events.iter().rev().cloned().collect();
     if let Some(before) = newest.before {
-        let mut walk = Walk::new(room, Some(before), Some(since));
+        let mut walk = Walk::new(room, Some(before), Some(since), within);
         let bound = taken.len() + MAX_GAP;
         while let Some(page) = walk.page().await? {
             taken.extend(page);
@@ -76,8 +79,13 @@ pub(super) async fn gap(room: &Room, since: &str, newest: Newest<'_>) -> matrix_
     Ok(Events::of(taken, None))
 }
 
-/// Of `newest` and what came before them, the events to take in a room without a position.
-pub(super) async fn catch_up(room: &Room, newest: Newest<'_>, origin: Origin) -> matrix_sdk::Result<Events> {
+/// Of `newest` and what came before them, the events to take in a room without a position, each page `within` a time.
+pub(super) async fn catch_up(
+    room: &Room,
+    newest: Newest<'_>,
+    origin: Origin,
+    within: Duration,
+) -> matrix_sdk::Result<Events> {
     let begins = |event: &TimelineEvent| {
         let (mark, at) = translate::mark(event, room.own_user_id());
         catch_up::begins_after(mark, at, origin)
@@ -87,7 +95,7 @@ pub(super) async fn catch_up(room: &Room, newest: Newest<'_>, origin: Origin) ->
     }
     let mut taken: Vec<TimelineEvent> = newest.events.iter().rev().cloned().collect();
     if let Some(before) = newest.before {
-        let mut walk = Walk::new(room, Some(before), None);
+        let mut walk = Walk::new(room, Some(before), None, within);
         while let Some(page) = walk.page().await? {
             for event in page {
                 if begins(&event) {
@@ -146,7 +154,7 @@ pub(super) async fn find(
         }
         return Ok(None);
     }
-    let mut walk = Walk::new(room, None, None);
+    let mut walk = Walk::new(room, None, None, PAGE_WITHIN);
     let mut seen = 0;
     while let Some(page) = walk.page().await? {
         if let Some(found) = page.iter().find(|event| is_it(event)) {
@@ -161,8 +169,18 @@ pub(super) async fn find(
 }
 
 /// The outcome of a request, as long as it does not take longer than a page may.
-pub(super) async fn in_time<T>(request: impl Future<Output = matrix_sdk::Result<T>>) -> matrix_sdk::Result<T> {
-    tokio::time::timeout(PAGE_WITHIN, request).await.unwrap_or(Err(Error::Timeout))
+pub(super) fn in_time<T>(
+    request: impl Future<Output = matrix_sdk::Result<T>>,
+) -> impl Future<Output = matrix_sdk::Result<T>> {
+    within(PAGE_WITHIN, request)
+}
+
+/// The outcome of a request, as long as it comes within a time.
+pub(super) async fn within<T>(
+    limit: Duration,
+    request: impl Future<Output = matrix_sdk::Result<T>>,
+) -> matrix_sdk::Result<T> {
+    tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::Timeout))
 }
 
 fn in_thread(from: Option<String>) -> RelationsOptions {
@@ -188,12 +206,14 @@ struct Walk<'a> {
     room: &'a Room,
     from: Option<String>,
     to: Option<String>,
+    /// How long a page may take.
+    within: Duration,
     done: bool,
 }
 
 impl<'a> Walk<'a> {
-    fn new(room: &'a Room, from: Option<&str>, to: Option<&str>) -> Self {
-        Self { room, from: from.map(ToOwned::to_owned), to: to.map(ToOwned::to_owned), done: false }
+    fn new(room: &'a Room, from: Option<&str>, to: Option<&str>, within: Duration) -> Self {
+        Self { room, from: from.map(ToOwned::to_owned), to: to.map(ToOwned::to_owned), within, done: false }
     }
 
     /// The next events, newest first; nothing at the end.
@@ -204,7 +224,7 @@ impl<'a> Walk<'a> {
         let mut options = MessagesOptions::backward().from(self.from.as_deref());
         options.to.clone_from(&self.to);
         options.limit = UInt::from(PAGE);
-        let page = in_time(self.room.messages(options)).await?;
+        let page = within(self.within, self.room.messages(options)).await?;
         self.done = page.end.is_none() || page.end == self.from;
         self.from = page.end;
         Ok(Some(page.chunk))

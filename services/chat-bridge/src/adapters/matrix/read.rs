@@ -1,5 +1,7 @@
 //! What one sync response leads to: every event of every room, without a gap, translated. A room that can not be read is
-//! left behind ([`behind`]), and holds up no other.
+//! left behind ([`behind`]), and holds up the others for no more than a moment.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::class::chain;
@@ -30,6 +32,7 @@ use crate::{
 };
 
 /// Reads responses that follow a position.
+#[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) settings: &'a Settings,
     pub(super) rooms: &'a Rooms,
@@ -37,6 +40,8 @@ pub(super) struct Reader<'a> {
     /// The position that the response begins at.
     pub(super) position: &'a Position,
     pub(super) now: Timestamp,
+    /// How long a page of a room may take.
+    pub(super) page_within: Duration,
 }
 
 impl Reader<'_> {
@@ -44,6 +49,7 @@ impl Reader<'_> {
     pub(super) async fn read(&self, client: &Client, response: &SyncResponse) -> matrix_sdk::Result<(Batch, Position)> {
         let mut position = Position { since: Some(response.next_batch.clone()), ..self.position.clone() };
         let mut batch = Batch::default();
+        let mut reader = *self;
         for (id, update) in &response.rooms.joined {
             let (Some(room), false) = (client.get_room(id), position.behind.contains_key(id)) else {
                 continue;
@@ -52,21 +58,26 @@ impl Reader<'_> {
             let before = timeline.prev_batch.as_deref().filter(|_| timeline.limited);
             let newest = Newest { events: &timeline.events, before };
             let start = self.start(id);
-            match self.room(&room, &start, newest, &mut position).await {
+            match reader.room(&room, &start, newest, &mut position).await {
                 Ok(mut read) => {
                     position.rooms.insert(id.clone());
                     batch.messages.append(&mut read.messages);
                     batch.notices.append(&mut read.notices);
                 }
                 Err(error) if is_revoked(&error) => return Err(error),
-                Err(error) => behind::leave(self, id, start, &error, (&mut position, &mut batch)),
+                Err(error) => {
+                    behind::leave(self, id, start, &error, (&mut position, &mut batch));
+                    // Where one can not be had others often can not either, and their times would add up.
+                    reader.page_within = history::DOUBTFUL_PAGE_WITHIN;
+                }
             }
         }
         for id in response.rooms.left.keys() {
             position.rooms.remove(id);
         }
         behind::retry(self, client, response, (&mut position, &mut batch)).await?;
-        unreadable::retry(self, client, &mut position, &mut batch, self.now).await;
+        let doubtful = Reader { page_within: history::DOUBTFUL_PAGE_WITHIN, ..*self };
+        unreadable::retry(&doubtful, client, &mut position, &mut batch, self.now).await;
         Ok((batch, position))
     }
 
@@ -105,11 +116,11 @@ impl Reader<'_> {
         batch: &mut Batch,
     ) -> matrix_sdk::Result<Vec<TimelineEvent>> {
         let events = match start {
-            Start::Anew(origin) => history::catch_up(room, newest, *origin).await?,
+            Start::Anew(origin) => history::catch_up(room, newest, *origin, self.page_within).await?,
             // What is written where nobody is heard need not be fetched.
             Start::After(since) => {
                 let before = newest.before.filter(|_| name.is_some());
-                history::gap(room, since, Newest { before, ..newest }).await?
+                history::gap(room, since, Newest { before, ..newest }, self.page_within).await?
             }
         };
         if let (Some(seen), Some(_)) = (events.cut_at, name) {
@@ -185,7 +196,7 @@ impl Reader<'_> {
         let Ok(original) = OwnedEventId::try_from(of.as_str()) else {
             return Ok(());
         };
-        match history::in_time(room.event(&original, None)).await {
+        match history::within(self.page_within, room.event(&original, None)).await {
             Ok(original) if original.sender().is_some_and(|sender| sender.as_str() == message.sender) => {
                 message.thread_root = translate::thread_root(&original);
                 batch.messages.push(message);

@@ -62,7 +62,8 @@ pub struct Receiver {
     pending: Option<(Batch, Position)>,
     /// To be said with the next batch.
     notices: Vec<Tell>,
-    last_sync: Instant,
+    /// Since when a sync is tried; nothing after one that succeeded.
+    waiting_since: Option<Instant>,
     last_sync_at: Timestamp,
 }
 
@@ -88,7 +89,7 @@ impl Receiver {
             publish,
             pending: None,
             notices: Vec::new(),
-            last_sync: Instant::now(),
+            waiting_since: None,
             last_sync_at: kit::clock::now(),
             settings,
         })
@@ -101,6 +102,7 @@ impl Receiver {
             health: &self.health,
             position: &self.position,
             now: kit::clock::now(),
+            page_within: history::PAGE_WITHIN,
         }
     }
 
@@ -125,14 +127,9 @@ impl Receiver {
         }
     }
 
-    /// The next batch, as soon as there is one.
-    async fn read(&mut self) -> Result<Batch, ReceiveError> {
-        if let Some((batch, _)) = &self.pending {
-            return Ok(batch.clone());
-        }
-        let client = self.client().await?;
-        let response = self.fetch(&client).await?;
-        match self.reader().read(&client, &response).await {
+    /// What a response leads to.
+    async fn read(&mut self, client: &Client, response: &SyncResponse) -> Result<Batch, ReceiveError> {
+        match self.reader().read(client, response).await {
             Ok((mut batch, position)) => {
                 batch.notices.append(&mut self.notices);
                 self.pending = Some((batch.clone(), position));
@@ -143,15 +140,37 @@ impl Receiver {
         }
     }
 
-    /// The next response, with everything that has to be settled before it is read.
-    async fn fetch(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
-        self.rooms.resolve(client).await;
-        let response = self.sync(client).await?;
-        invitations::settle(client, &self.settings.rules).await;
-        if std::mem::take(&mut self.newly_logged_in) {
-            invitations::join_configured(client, &self.rooms).await;
+    /// The next response.
+    ///
+    /// matrix-sdk tries a request for a quarter of an hour when something in front of the homeserver answers that it is
+    /// away. So a stall is noticed by the clock, whatever is being waited for. What the rooms of a response take afterwards is
+    /// none.
+    async fn fetch(&mut self) -> Result<(Client, SyncResponse), ReceiveError> {
+        let (health, since) = (self.health.clone(), self.last_sync_at);
+        let stalled_at = *self.waiting_since.get_or_insert_with(Instant::now) + self.settings.stalled_after;
+        let mut fetch = Box::pin(self.fetch_patiently());
+        tokio::select! {
+            biased;
+            result = &mut fetch => return result,
+            () = tokio::time::sleep_until(stalled_at) => {}
         }
-        Ok(response)
+        // One that was reported is known with its reason.
+        if !health.is_reported(SYNC) {
+            health.report(SYNC, format!("no sync since {since}"));
+        }
+        fetch.await
+    }
+
+    /// The next response, with everything that has to be settled before it is read.
+    async fn fetch_patiently(&mut self) -> Result<(Client, SyncResponse), ReceiveError> {
+        let client = self.client().await?;
+        self.rooms.resolve(&client).await;
+        let response = self.sync(&client).await?;
+        invitations::settle(&client, &self.settings.rules).await;
+        if std::mem::take(&mut self.newly_logged_in) {
+            invitations::join_configured(&client, &self.rooms).await;
+        }
+        Ok((client, response))
     }
 
     async fn sync(&mut self, client: &Client) -> Result<SyncResponse, ReceiveError> {
@@ -187,7 +206,7 @@ impl Receiver {
                 format!("I could not read my rooms from {} until now. I am reading on from there.", self.last_sync_at);
             self.tell_operators(&format!("stalled/{}", self.last_sync_at), &text);
         }
-        self.last_sync = Instant::now();
+        self.waiting_since = None;
         self.last_sync_at = kit::clock::now();
     }
 
@@ -195,7 +214,7 @@ impl Receiver {
         if is_revoked(&error) {
             return self.revoked(error);
         }
-        if self.last_sync.elapsed() > self.settings.stalled_after {
+        if self.waiting_since.is_some_and(|since| since.elapsed() > self.settings.stalled_after) {
             self.health.report(SYNC, format!("no sync since {}: {}", self.last_sync_at, chain(&error)));
         }
         match &error {
@@ -246,22 +265,12 @@ impl Receive for Receiver {
         CHANNEL
     }
 
-    /// matrix-sdk tries a request for a quarter of an hour when something in front of the homeserver answers that it is
-    /// away. So a stall is noticed by the clock, whatever is being waited for.
     async fn next(&mut self) -> Result<Batch, ReceiveError> {
-        let (health, since) = (self.health.clone(), self.last_sync_at);
-        let stalled_at = self.last_sync + self.settings.stalled_after;
-        let mut read = Box::pin(self.read());
-        tokio::select! {
-            biased;
-            result = &mut read => return result,
-            () = tokio::time::sleep_until(stalled_at) => {}
+        if let Some((batch, _)) = &self.pending {
+            return Ok(batch.clone());
         }
-        // One that was reported is known with its reason.
-        if !health.is_reported(SYNC) {
-            health.report(SYNC, format!("no sync since {since}"));
-        }
-        read.await
+        let (client, response) = self.fetch().await?;
+        Box::pin(self.read(&client, &response)).await
     }
 
     async fn commit(&mut self, _: &[Started]) -> Result<(), ReceiveError> {

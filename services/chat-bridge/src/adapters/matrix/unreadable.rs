@@ -67,7 +67,7 @@ pub(super) async fn retry(
         let Some(room) = client.get_room(&entry.room) else {
             continue;
         };
-        let is_read = match history::in_time(room.event(&id, None)).await {
+        let is_read = match history::within(reader.page_within, room.event(&id, None)).await {
             Ok(event) if event.kind.is_utd() => false,
             Ok(event) => reader.message(&room, &event, batch).await.is_ok(),
             Err(error) => {

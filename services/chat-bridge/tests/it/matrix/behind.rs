@@ -92,6 +92,29 @@ async fn a_room_that_can_not_be_read_holds_up_no_other_and_is_read_in_full_later
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_room_whose_server_is_ill_holds_up_no_other_and_is_no_stall() {
+    // Less than the first try takes, and more than what comes later.
+    const SOON: Duration = Duration::from_secs(20);
+    let mut rooms = TwoRooms::new().await;
+    rooms.with_a_gap().await;
+    rooms.world.stalled_after = SOON;
+    // matrix-sdk tries this again, until our own time is up.
+    rooms.proxy.refuse(&["/messages", plain(&rooms.world.room)], 502, "M_UNKNOWN");
+    let mut bridge = rooms.open();
+    bridge.read_texts("beside").await;
+    bridge.commit().await;
+    for n in 0..2 {
+        let text = format!("later {n}");
+        rooms.world.ada.say(&rooms.other, &text).await.unwrap();
+        let read = tokio::time::timeout(SOON, bridge.read_texts(&text)).await;
+        assert_eq!(read.unwrap(), [text]);
+        bridge.commit().await;
+        let problems = bridge.checks.report().problems();
+        assert!(is_behind(&bridge) && problems.len() == 1, "{problems:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_stays_unreadable_is_told_until_the_crew_is_taken_out_of_it() {
     let rooms = TwoRooms::new().await;
     rooms.with_a_gap().await;
