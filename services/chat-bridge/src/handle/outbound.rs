@@ -1,11 +1,11 @@
 //! What runs say, into rooms.
 //!
-//! Consumes: `swarm.run.*.say.<channel>`. Emits: messages through the port; the signal `delivered` with the message's id
-//! in the channel, or `undelivered` with the reason; words about what a run
-//! has ended without. Idempotency: a message's id derives from the decision that says it, and the channel sends the same
-//! id once; the signal's id derives from it too. Ordering: the parts of one answer are sent in order; answers of
-//! different runs are independent. On failure: a room that can not be reached is tried later, without end; a message
-//! that its room does not take is parked.
+//! Consumes: `swarm.run.*.say.<channel>`. Emits: messages through the port; the signal `delivered` with the message's id in
+//! the channel, or `undelivered` with the reason; words about what a run has ended without. Idempotency: a message's id derives
+//! from the decision that says it, and the channel sends the same id once; the signal's id derives from it too. Ordering: the
+//! parts of one answer are sent in order; answers of different runs are independent. On failure: a room that can not be reached
+//! is tried later, without end; a message that its room does not take, or that can not be read, is parked, and all else that
+//! its decision leads to is done.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use kit::{
     telemetry::run_span,
 };
 use schemas::{
-    Decision, EventId, RunEvent, Signal,
+    Decision, EventId, RunEvent, RunId, Signal, Subject,
     event::MessageSent,
     signal::{Delivered, Undelivered},
 };
@@ -39,6 +39,9 @@ use crate::{
 
 /// The longest wait that a channel may ask for. It is asked again then.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// The room of a message that can not be read.
+const UNKNOWN: &str = "unknown";
 
 /// Something that was said is not delivered.
 #[derive(Debug, thiserror::Error)]
@@ -107,21 +110,36 @@ impl<D: Deliver> Outbound<D> {
 
     async fn say(&self, delivery: &Delivery) -> Result<(), SayError> {
         let stored = &delivery.stored;
-        let decision: Decision = stored.decode().map_err(SayError::Decode)?;
+        let decision: Decision = match stored.decode().map_err(SayError::Decode) {
+            Ok(decision) => decision,
+            Err(error) => {
+                if let Subject::Say(run, channel) = &stored.subject {
+                    let undelivered = undelivered(stored, (channel.as_str(), UNKNOWN), &error);
+                    self.tell_undelivered(stored, *run, 0, undelivered).await?;
+                }
+                return Err(error);
+            }
+        };
         let age = kit::clock::now().duration_since(stored.time);
         let maybe_sent = delivery.attempt > 1 || age > SURELY_REMEMBERED;
+        let mut broken = None;
         for (n, event) in decision.events.iter().enumerate() {
             let RunEvent::MessageSent(said) = event else {
                 continue;
             };
             let span = run_span(said.footer.run_id, &said.footer.agent);
             let part = Part { stored, n, said, maybe_sent };
-            self.bring(part).instrument(span.clone()).await?;
+            match self.bring(part).instrument(span.clone()).await {
+                Err(error) if error.class() == ErrorClass::Broken => {
+                    broken.get_or_insert(error);
+                }
+                brought => brought?,
+            }
             if stored.is_end() {
                 self.tell_unheard(said, stored.sequence).instrument(span).await?;
             }
         }
-        Ok(())
+        broken.map_or(Ok(()), Err)
     }
 
     /// Says which messages the run has ended without, at a sequence: whoever wrote them waits for an answer.
@@ -150,25 +168,44 @@ impl<D: Deliver> Outbound<D> {
     /// Sends one message and tells its run.
     async fn bring(&self, part: Part<'_>) -> Result<(), SayError> {
         let Part { stored, n, said, maybe_sent } = part;
+        let run = said.footer.run_id;
         let decision_id = stored.envelope.id.clone();
-        let (channel, room) = (said.to.channel.clone(), said.to.room.clone());
         let external_id = match self.send(said, &decision_id.nth(n), maybe_sent).await {
             Ok(external_id) => external_id,
-            // It is parked for a person to see, and the log has to know too: the letter may be dropped.
             Err(error) if error.class() == ErrorClass::Broken => {
-                let undelivered = Undelivered { decision_id, channel, room, reason: chain(&error) };
-                self.tell_run(part, "undelivered", Signal::Undelivered(undelivered)).await?;
+                let undelivered = undelivered(stored, (&said.to.channel, &said.to.room), &error);
+                self.tell_undelivered(stored, run, n, undelivered).await?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
+        let (channel, room) = (said.to.channel.clone(), said.to.room.clone());
         tracing::info!(room, event = external_id, "what the run says is in its room");
-        self.tell_run(part, "delivered", Signal::Delivered(Delivered { decision_id, channel, room, external_id })).await
+        let delivered = Signal::Delivered(Delivered { decision_id, channel, room, external_id });
+        self.tell_run(stored, run, &format!("delivered/{n}"), &delivered).await
     }
 
-    async fn tell_run(&self, part: Part<'_>, what: &str, signal: Signal) -> Result<(), SayError> {
-        let id = part.stored.envelope.id.derive(&format!("{what}/{}", part.n));
-        let signal = signals::outgoing(part.said.footer.run_id, id, &signal).map_err(SayError::Signal)?;
+    /// Tells a run of a message that is parked for a person to see: the letter may be dropped, and the log has to know too.
+    async fn tell_undelivered(
+        &self,
+        stored: &Stored,
+        run: RunId,
+        n: usize,
+        undelivered: Undelivered,
+    ) -> Result<(), SayError> {
+        match self.tell_run(stored, run, &format!("undelivered/{n}"), &Signal::Undelivered(undelivered)).await {
+            // The letter shall say what is wrong with the message.
+            Err(error) if error.class() == ErrorClass::Broken => {
+                tracing::error!(error = chain(&error), %run, "a run is not told that its message is parked");
+                Ok(())
+            }
+            told => told,
+        }
+    }
+
+    async fn tell_run(&self, stored: &Stored, run: RunId, what: &str, signal: &Signal) -> Result<(), SayError> {
+        let id = stored.envelope.id.derive(what);
+        let signal = signals::outgoing(run, id, signal).map_err(SayError::Signal)?;
         signals::give(&self.project, &signal).await.map_err(SayError::Signal)
     }
 
@@ -192,6 +229,16 @@ impl<D: Deliver> Outbound<D> {
             first.get_or_insert(external_id);
         }
         Ok(first.unwrap_or_default())
+    }
+}
+
+/// That a message is not in its channel and room, and why.
+fn undelivered(stored: &Stored, (channel, room): (&str, &str), error: &SayError) -> Undelivered {
+    Undelivered {
+        decision_id: stored.envelope.id.clone(),
+        channel: channel.to_owned(),
+        room: room.to_owned(),
+        reason: chain(error),
     }
 }
 

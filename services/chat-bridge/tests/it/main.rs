@@ -12,6 +12,7 @@ mod matrix;
 mod process;
 mod proxy;
 mod terminal;
+mod unsaid;
 mod world;
 
 #[path = "../../../../tests/src/person.rs"]
