@@ -21,8 +21,13 @@ use super::{
     is_revoked,
     position::Position,
     read::Reader,
+    rooms::Rooms,
 };
-use crate::{domain::catch_up::Origin, domain::inbound::Tell, ports::Batch};
+use crate::{
+    domain::{catch_up::Origin, inbound::Tell},
+    health::Health,
+    ports::Batch,
+};
 
 /// How much longer each pause is than the one before.
 const PAUSE_STEP: SignedDuration = SignedDuration::from_secs(2);
@@ -197,6 +202,14 @@ fn gone(reader: &Reader<'_>, id: &OwnedRoomId, behind: &Behind, position: &mut P
         thread: None,
         text,
     }));
+}
+
+/// Shows the rooms that were left behind before this process began.
+pub(super) fn show(position: &Position, rooms: &Rooms, health: &Health) {
+    for (room, behind) in &position.behind {
+        let name = rooms.name(room).unwrap_or_else(|| room.to_string());
+        health.report(&key(room), format!("the room {name} is not read since {:.0}", behind.since));
+    }
 }
 
 /// Forgets that rooms are behind: their positions are worth nothing any more.

@@ -78,6 +78,7 @@ impl Receiver {
         let home = Home::open(&settings.folder).map_err(refused)?;
         let file = PositionFile::in_folder(&settings.folder);
         let position = file.load(kit::clock::now()).map_err(refused)?;
+        behind::show(&position, &rooms, &health);
         Ok(Self {
             rooms,
             health,

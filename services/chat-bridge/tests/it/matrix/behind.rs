@@ -83,6 +83,7 @@ async fn a_room_that_can_not_be_read_holds_up_no_other_and_is_read_in_full_later
     rooms.world.ada.say(&rooms.world.room, "the last one").await.unwrap();
     rooms.proxy.mend();
     let mut bridge = rooms.open();
+    assert!(is_behind(&bridge), "{:?}", bridge.checks.report());
     let wanted: Vec<String> = missed.into_iter().chain(["the last one".to_owned()]).collect();
     assert_eq!(bridge.read_texts("the last one").await, wanted);
     bridge.commit().await;
