@@ -100,8 +100,13 @@ impl Reader<'_> {
     ) -> matrix_sdk::Result<Batch> {
         let mut batch = Batch::default();
         let name = self.rooms.name(room.room_id());
+        let remembered = position.unreadable.clone();
         for event in &self.events(room, start, newest, name.as_deref(), &mut batch).await? {
-            self.take(room, name.as_deref(), event, &mut batch, position).await?;
+            if let Err(error) = self.take(room, name.as_deref(), event, &mut batch, position).await {
+                // What was put out of mind for this room is told by a batch that is not given out.
+                position.unreadable = remembered;
+                return Err(error);
+            }
         }
         Ok(batch)
     }
